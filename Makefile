@@ -1,0 +1,44 @@
+# Two targets matter: `make study` shows what loratlas does, `make test` shows that it works.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.up-to-date
+TESTS := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help study test test-all check format setup clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## Make .venv, or bring it up to date
+
+# Wheels only, versions from constraints.txt; the stamp is written last, so that a set-up
+# that was broken off is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; give one with make PYTHON=python3.12" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+study: $(STAMP)  ## Run the quickstart study on the bundled model and data
+	$(BIN)/loratlas run studies/quickstart.yaml
+
+test: check  ## Run the checks and the tests (under 6 minutes on 2 cores)
+	$(TESTS) -m "not slow"
+
+test-all: check  ## Run every test, the slow ones too
+	$(TESTS)
+
+check: $(STAMP)  ## Run ruff, mypy --strict and import-linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Remove .venv and caches; runs are kept
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What a model is made of: sites and their roles, read without any weight."""

@@ -1,0 +1,83 @@
+"""Which modules are the blocks of a model, and in which order do they stand?
+
+Blocks are the members of the outermost ModuleLists. Lists of one parent and one length
+stand side by side (a list of attentions and a list of feed-forwards) and count as one.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a module stands: the index of its stack of blocks and of its block."""
+
+    stack: int
+    layer: int
+
+
+def is_map(module: nn.Module) -> bool:
+    """Whether a module is a linear map that LoRA can wrap."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def is_site(module: nn.Module) -> bool:
+    """Whether a module is a site of its own."""
+    return is_map(module) or isinstance(module, nn.Embedding)
+
+
+def site_path(path: str, module: nn.Module, parameter: str) -> str:
+    """Return the path by which a parameter of a module is known as a site."""
+    if is_site(module):
+        return path
+    return f"{path}.{parameter}" if path else parameter
+
+
+def block_places(model: nn.Module) -> Mapping[str, Place]:
+    """Return the place of every module and parameter that lies in a block, by its path."""
+    groups: dict[tuple[str, int], int] = {}
+    places: dict[str, Place] = {}
+    for parent, members in _block_lists(model, ""):
+        stack = groups.setdefault((parent, len(members)), len(groups))
+        for layer, (path, block) in enumerate(members):
+            place = Place(stack=stack, layer=layer)
+            places |= dict.fromkeys((p for p, _ in block.named_modules(prefix=path)), place)
+            places |= dict.fromkeys((p for p, _ in block.named_parameters(prefix=path)), place)
+    return places
+
+
+def siblings(model: nn.Module) -> Mapping[str, str]:
+    """Map each module in a list inside a block to its twin in the first member of that list.
+
+    Experts that are modules of their own stand in such lists; only the chosen ones run.
+    """
+    twins: dict[str, str] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or len({type(m) for m in module}) != 1:
+            continue
+        for index, member in enumerate(module):
+            for inner, _ in member.named_modules(prefix=f"{path}.{index}"):
+                twins.setdefault(inner, f"{path}.0{inner.removeprefix(f'{path}.{index}')}")
+    return twins
+
+
+def _block_lists(module: nn.Module, path: str) -> Iterator[tuple[str, list[tuple[str, nn.Module]]]]:
+    for name, child in module.named_children():
+        inner = f"{path}.{name}" if path else name
+        if not isinstance(child, nn.ModuleList):
+            yield from _block_lists(child, inner)
+        elif members := list(_members(child, inner)):
+            yield path, members
+
+
+def _members(modules: nn.ModuleList, path: str) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the blocks of a list; a list of lists is one run of blocks."""
+    for name, member in modules.named_children():
+        inner = f"{path}.{name}"
+        if isinstance(member, nn.ModuleList):
+            yield from _members(member, inner)
+        elif not is_site(member):
+            yield inner, member

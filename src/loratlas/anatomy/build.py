@@ -1,0 +1,156 @@
+"""Which class does a configuration describe, and what does it look like without weights?"""
+
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import meta_device_safe_creation_ops, no_init_weights
+from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import logging as library_logging
+
+from loratlas.anatomy.source import Source
+from loratlas.errors import ModelError, did_you_mean
+
+# The order in which a model type without a named class is looked up.
+_TASKS = (
+    ("AutoModelForSeq2SeqLM", modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
+    ("AutoModelForMaskedLM", modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
+    ("AutoModelForCausalLM", modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+)
+
+_NUM_TOKENS, _NUM_DECODER_TOKENS = 6, 4
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the library's remarks about a model that is never trained or run to itself."""
+    before = library_logging.get_verbosity()
+    library_logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        library_logging.set_verbosity(before)
+
+
+def build(source: Source, *, revision: str | None, trust_remote_code: bool) -> PreTrainedModel:
+    """Return the model that a configuration describes, on the meta device.
+
+    Args:
+        source: the configuration.
+        revision: revision on the hub, for a model with code of its own.
+        trust_remote_code: whether code that comes with the model may run.
+
+    Raises:
+        ModelError: the type is unknown, needs code of its own, or does not build.
+    """
+    name, model_type = source.name, source.config.get("model_type")
+    if not isinstance(model_type, str):
+        raise ModelError(f"{name}: its configuration has no model_type, such as gpt2 or llama")
+    if model_type not in CONFIG_MAPPING:
+        _require_code(source, model_type, trust_remote_code)
+        return _remote_model(source, revision)
+    try:
+        config = CONFIG_MAPPING[model_type].from_dict(dict(source.config))
+        return _library_model(_library_class(name, config), config)
+    except ModelError:
+        raise
+    except Exception as error:  # a configuration can be wrong in any way
+        raise ModelError(f"{name}: no {model_type} can be built from it: {_line(error)}") from error
+
+
+def _require_code(source: Source, model_type: str, trust_remote_code: bool) -> None:
+    """Raise unless code that comes with the model is there and may run."""
+    if not source.has_code:
+        raise ModelError(
+            f"{source.name}: transformers {transformers.__version__} knows no model_type"
+            f" {model_type}{did_you_mean(model_type, CONFIG_MAPPING)}"
+        )
+    if not trust_remote_code:
+        raise ModelError(
+            f"{source.name}: its model_type {model_type} needs code that comes with the model;"
+            " trust_remote_code allows it to run"
+        )
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _library_class(name: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """Return the class that the configuration names, else the one for its type."""
+    for architecture in config.architectures or ():
+        found = getattr(transformers, architecture, None)
+        if inspect.isclass(found) and issubclass(found, PreTrainedModel):
+            return found
+    for _, names in _TASKS:
+        if config.model_type in names:
+            found = getattr(transformers, names[config.model_type])
+            if inspect.isclass(found) and issubclass(found, PreTrainedModel):
+                return found
+    raise ModelError(
+        f"{name}: transformers {transformers.__version__} has no language model"
+        f" of type {config.model_type}"
+    )
+
+
+def _library_model(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+    _prefer_visible_steps(config)
+    with no_init_weights(), torch.device("meta"), meta_device_safe_creation_ops():
+        model = cls(config)
+    return _ready(model)
+
+
+def _remote_model(source: Source, revision: str | None) -> PreTrainedModel:
+    task = next((task for task, _ in _TASKS if task in source.config["auto_map"]), "AutoModel")
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            source.location, revision=revision, trust_remote_code=True
+        )
+        with no_init_weights(), torch.device("meta"):
+            model: PreTrainedModel = getattr(transformers, task).from_config(
+                config, trust_remote_code=True, attn_implementation="eager"
+            )
+    except Exception as error:  # code that comes with a model can fail in any way
+        raise ModelError(
+            f"{source.name}: the code that comes with it does not build it: {_line(error)}"
+        ) from error
+    return _ready(model)
+
+
+def _ready(model: PreTrainedModel) -> PreTrainedModel:
+    model.tie_weights()
+    model.train(False)
+    return model
+
+
+def _prefer_visible_steps(config: PreTrainedConfig) -> None:
+    """Ask for attention and experts as plain steps: fused kernels hide what they do."""
+    config._attn_implementation = "eager"
+    config._experts_implementation = "eager"
+
+
+def example_inputs(model: nn.Module) -> dict[str, Tensor]:
+    """Return token ids for each stream that the forward pass takes, shape (1, tokens)."""
+    accepted = inspect.signature(model.forward).parameters
+    inputs = {"input_ids": torch.full((1, _NUM_TOKENS), 5)}
+    if "decoder_input_ids" in accepted:
+        inputs["decoder_input_ids"] = torch.full((1, _NUM_DECODER_TOKENS), 5)
+    return inputs
+
+
+def forward_options(model: nn.Module) -> dict[str, Any]:
+    """Return the arguments of the forward pass that are not streams."""
+    accepted = inspect.signature(model.forward).parameters
+    options = {"use_cache": False, "attention_mask": torch.ones(1, _NUM_TOKENS, dtype=torch.long)}
+    return {key: value for key, value in options.items() if key in accepted}

@@ -1,0 +1,328 @@
+"""Which values does a model make from which, in one forward pass without weights?
+
+Weights lie on torch's meta device, where tensors have a shape and no values. Everything
+that does not depend on a weight (token ids, positions, masks) is computed on the CPU for
+what it is, so that a model can look at it; where a model looks at a value that does
+depend on a weight (the token indices routed to an expert), it is told something of the
+right shape. Every torch function passes through `Tracer`, which records the graph.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from loratlas.anatomy import operations, oracle
+from loratlas.anatomy.blocks import site_path
+from loratlas.anatomy.graph import SOURCES, Kind, Node, walk
+
+_NODE = "_loratlas_node"
+
+
+def node_of(value: object) -> Node | None:
+    """Return the node of a tensor, None for a constant."""
+    return getattr(value, _NODE, None)
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists, tuples and dictionaries."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+
+
+class Tracer(TorchFunctionMode):
+    """Record the graph of a forward pass.
+
+    Attributes:
+        maps: applications of linear maps and embeddings, in the order they ran.
+        attentions: attention nodes, in the order they ran.
+        bits: the bit that stands for each named input.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.maps: list[Node] = []
+        self.attentions: list[Node] = []
+        self.bits: dict[str, int] = {}
+        self._running: list[str] = []
+        self._owners = _parameter_owners(model)
+        self._hooks = [
+            hook
+            for path, module in model.named_modules()
+            for hook in (
+                module.register_forward_pre_hook(lambda *_, path=path: self._running.append(path)),
+                module.register_forward_hook(lambda *_: self._finished(), always_call=True),
+            )
+        ]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        for hook in self._hooks:
+            hook.remove()
+
+    def _finished(self) -> None:
+        self._running.pop()
+
+    def stream(self, name: str, tensor: Tensor) -> Tensor:
+        """Mark a tensor as an input of the model and return it."""
+        bit = self._new_bit(name)
+        setattr(tensor, _NODE, Node(Kind.INPUT, path=name, leaves=bit))
+        return tensor
+
+    def _new_bit(self, name: str) -> int:
+        return self.bits.setdefault(name, 1 << len(self.bits))
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run one torch function and record what its result was made from."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", str(func))
+        if name == "__get__":
+            return self._attribute(func, args)
+        args, kwargs = oracle.settle_devices(name, args, kwargs)
+        sources = [n for n in map(self._node, tensors_in((args, kwargs))) if n is not None]
+        result = oracle.run(name, func, args, kwargs)
+        if sources:
+            self._record(name, args, kwargs, sources, result)
+        return result
+
+    def _attribute(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        result = func(*args)
+        if isinstance(result, Tensor) and (node := self._node(args[0])) is not None:
+            setattr(result, _NODE, node)
+        return result
+
+    def _node(self, tensor: Tensor) -> Node | None:
+        node = node_of(tensor)
+        if node is None and (owners := self._owners.get(id(tensor))):
+            return Node(Kind.PARAMETER, path=self._owner(owners))
+        return node
+
+    def _owner(self, owners: list[str]) -> str:
+        """Return the site of a parameter; of a tied one, the site that is running now."""
+        running = self._running[-1] if self._running else ""
+        here = (p for p in owners if p == running or p.startswith(f"{running}."))
+        return next(here, owners[0])
+
+    def _record(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sources: list[Node],
+        result: Any,
+    ) -> None:
+        if name in operations.MATRIX_PRODUCTS or name == "einsum":
+            node = self._matrix_product(name, args, kwargs, sources)
+        elif name == "scaled_dot_product_attention":
+            node = self._attention(*[n for n in sources if n.kind is not Kind.PARAMETER][:3])
+        elif name == "embedding":
+            node = self._embedding(args, kwargs, sources)
+        else:
+            node = self._elementwise(name, args, sources, result)
+            if name in operations.PARTS and not isinstance(result, Tensor):
+                self._mark_parts(node, args[0], result)
+                return
+        self._mark(node, name, args, kwargs, result)
+
+    def _mark(
+        self, node: Node, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        """Give the node to the result, and to a tensor that was written in place."""
+        for tensor in tensors_in(result):
+            setattr(tensor, _NODE, node)
+        if operations.writes_in_place(name):
+            setattr(args[0], _NODE, node)
+            if (base := args[0]._base) is not None:
+                setattr(base, _NODE, _joined(Kind.MERGE, [n for n in (node_of(base), node) if n]))
+        if isinstance(kwargs.get("out"), Tensor):
+            setattr(kwargs["out"], _NODE, node)
+
+    def _mark_parts(self, node: Node, whole: Tensor, parts: Any) -> None:
+        """Give each of several parts a node of its own, so that q, k and v stay apart."""
+        for part in tensors_in(parts):
+            smaller = part.numel() < whole.numel() and node.kind is not Kind.PARAMETER
+            setattr(part, _NODE, Node(Kind.SLICE, (node,)) if smaller else node)
+
+    def _elementwise(
+        self, name: str, args: tuple[Any, ...], sources: list[Node], result: Any
+    ) -> Node:
+        values = _values(sources)
+        if name in operations.CHOICES:
+            return Node(Kind.CHOICE, tuple(values))
+        if name in operations.PARTS and sources[0].kind is Kind.PARAMETER:
+            # The weights of chosen experts remember the choice.
+            return Node(Kind.PARAMETER, tuple(_values(sources[1:])), sources[0].path)
+        if name in operations.PARTS or name == "where":
+            return self._part(name, args, values, result)
+        if name in operations.CONVOLUTIONS:
+            return Node(Kind.CONVOLUTION, tuple(values))
+        if name in operations.ACTIVATIONS:
+            return Node(Kind.ACTIVATION, tuple(values))
+        if name == "softmax":
+            return Node(Kind.SOFTMAX, tuple(values))
+        if name == "glu":
+            halves = [Node(Kind.SLICE, (values[0],)) for _ in range(2)]
+            return Node(Kind.MULTIPLY, (halves[0], Node(Kind.ACTIVATION, (halves[1],))))
+        if name in operations.SCANS:
+            return Node(Kind.SCAN, tuple(values))
+        kind = (
+            Kind.MULTIPLY
+            if name in operations.PRODUCTS
+            else Kind.ADD
+            if name in operations.SUMS
+            else Kind.MERGE
+        )
+        return _joined(kind, values)
+
+    def _part(self, name: str, args: tuple[Any, ...], values: list[Node], result: Any) -> Node:
+        """Return the node of a selection; scores picked by their own top-k are a choice."""
+        if len(values) > 1:
+            picked = [n for n in values if n.kind is Kind.CHOICE]
+            others = [n for n in values if n.kind is not Kind.CHOICE]
+            chosen = {id(m) for n in picked for m in _origin(n)}
+            if picked and all({id(m) for m in _origin(n)} & chosen for n in others):
+                return Node(Kind.CHOICE, tuple(values))
+            return _joined(Kind.MERGE, values)
+        node = values[0]
+        if node.kind in (Kind.PARAMETER, Kind.CHOICE) or not isinstance(result, Tensor):
+            return node
+        smaller = name != "where" and result.numel() < args[0].numel()
+        return Node(Kind.SLICE, (node,)) if smaller else node
+
+    def _embedding(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], sources: list[Node]
+    ) -> Node:
+        table = next(n for n in sources if n.kind is Kind.PARAMETER)
+        ids = tuple(n for n in sources if n.kind is not Kind.PARAMETER)
+        weight = args[1] if len(args) > 1 else kwargs["weight"]
+        node = Node(
+            Kind.EMBEDDING, ids, table.path, d_in=int(weight.shape[0]), d_out=int(weight.shape[1])
+        )
+        self.maps.append(node)
+        return node
+
+    def _matrix_product(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], sources: list[Node]
+    ) -> Node:
+        first, second = _factors(name, args, kwargs)
+        left, right = self._node(first), self._node(second)
+        if name == "linear" and right is not None and right.kind is Kind.PARAMETER:
+            return self._map(left, right, second.shape[-1], second.shape[-2])
+        if left is None or right is None:
+            return left or right or sources[0]
+        is_weight = [n.kind is Kind.PARAMETER for n in (left, right)]
+        if is_weight == [False, True]:
+            return self._map(left, right, second.shape[-2], second.shape[-1])
+        if is_weight == [True, False]:
+            return self._map(right, left, first.shape[-1], first.shape[-2])
+        if is_weight == [True, True]:
+            return left
+        return self._product_of_values(left, right)
+
+    def _map(self, value: Node | None, weight: Node, d_in: int, d_out: int) -> Node:
+        """Record a linear map; a weight that a choice picked keeps the choice as an input."""
+        if value is not None and value.kind is Kind.PARAMETER:
+            value = Node(Kind.PARAMETER, path=value.path, leaves=self._new_bit(value.path))
+        inputs = (*(() if value is None else (value,)), *weight.inputs)
+        node = Node(Kind.MAP, inputs, weight.path, d_in=int(d_in), d_out=int(d_out))
+        self.maps.append(node)
+        return node
+
+    def _product_of_values(self, left: Node, right: Node) -> Node:
+        """Record scores (query times key), or attention (softmax of scores times value)."""
+        for weights, value in ((left, right), (right, left)):
+            scores = _scores_behind(weights)
+            if scores is not None:
+                query, key = scores.inputs[0], scores.inputs[-1]
+                return self._attention(query, key, value)
+        return Node(Kind.CONTRACTION, (left, right))
+
+    def _attention(self, query: Node, key: Node, value: Node) -> Node:
+        where = self._running[-1] if self._running else ""
+        node = Node(Kind.ATTENTION, (query, key, value), where)
+        self.attentions.append(node)
+        return node
+
+
+def _parameter_owners(model: nn.Module) -> dict[int, list[str]]:
+    """Map each parameter to the sites it belongs to: several when it is tied."""
+    owners: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(site_path(path, module, name))
+    return owners
+
+
+def _values(sources: list[Node]) -> list[Node]:
+    """Leave out repetitions, and parameters that only scale or shift a value."""
+    distinct = list(dict.fromkeys(sources))
+    values = [n for n in distinct if n.kind is not Kind.PARAMETER]
+    return values or distinct[:1]
+
+
+def _joined(kind: Kind, values: list[Node]) -> Node:
+    return values[0] if len(values) == 1 else Node(kind, tuple(values))
+
+
+def _origin(node: Node) -> list[Node]:
+    """Return the maps and sums that a value comes from."""
+    stop = SOURCES | {Kind.ADD}
+    return [n for n in walk(node, lambda n: n.inputs, stop) if n.kind in stop]
+
+
+def _factors(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    if name == "einsum":
+        operands = list(tensors_in(args[1:]))
+        return _einsum_order(args[0], operands)
+    left, right = operations.MATRIX_PRODUCTS[name]
+    given = [*args, *kwargs.values()]
+    return given[left], given[right]
+
+
+def _einsum_order(equation: str, operands: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Put the operand that gives the rows of the result first, as matmul has it."""
+    if len(operands) != 2:
+        return operands[0], operands[-1]
+    terms, _, result = equation.replace(" ", "").partition("->")
+    first = terms.split(",")[0]
+    keys_last = result[-1:] not in first or len(result) < 2
+    return (operands[0], operands[1]) if keys_last else (operands[1], operands[0])
+
+
+_TRANSPARENT = frozenset({Kind.ADD, Kind.MERGE, Kind.SLICE, Kind.MULTIPLY, Kind.SOFTMAX})
+
+
+def _scores_behind(weights: Node) -> Node | None:
+    """Return the product of query and key that attention weights were made from.
+
+    None if `weights` never went through a softmax. Of several products (content and
+    position) the one is taken whose two sides both depend on an input of the model.
+    """
+    softmaxes = [n for n in _behind(weights) if n.kind is Kind.SOFTMAX]
+    scores = [n for s in softmaxes for n in _behind(s) if n.kind is Kind.CONTRACTION]
+    content = [n for n in scores if all(side.leaves for side in n.inputs)]
+    return next(iter(content or scores), None)
+
+
+def _behind(node: Node) -> Iterator[Node]:
+    opaque = frozenset(Kind) - _TRANSPARENT
+    return walk(node, lambda n: n.inputs, opaque)

@@ -1,0 +1,47 @@
+"""The command ``loratlas``: one verb a file, each loaded when it is called."""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from loratlas.cli import anatomy, doctor, place, plan, results, run, schema, status
+from loratlas.cli.output import complain
+from loratlas.errors import LoratlasError
+
+app = typer.Typer(
+    name="loratlas",
+    help="Find out where in a transformer LoRA adapters should go.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (doctor, anatomy, place, plan, run, status, results, schema):
+    app.command(verb.__name__.rpartition(".")[2])(verb.command)
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
+) -> None:
+    """Find out where in a transformer LoRA adapters should go."""
+    if show_version:
+        print(version("loratlas"))
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exit 0, 1 (the work failed) or 2 (the request was wrong)."""
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except LoratlasError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Data: from the rows that a study names to token rows in splits."""

@@ -1,0 +1,1 @@
+"""The file a person writes, and what is made of it."""

@@ -1,0 +1,116 @@
+"""What a run folder holds, and whether it belongs to the study that is asked for.
+
+::
+
+    RUN/
+      study.yaml        the study file as it was when the run began
+      run.sqlite        trials, scores of every row, probes, placements
+      run.log           tracebacks of failed trials
+      adapters/NAME/    one folder a trial, in PEFT's format
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loratlas.errors import RunFolderError
+from loratlas.study.spec import StudySpec
+from loratlas.study.store import FILE_NAME, Store
+
+_IDENTITY = "identity"
+_MOST_SHOWN = 4
+
+
+def default_folder(study: StudySpec) -> Path:
+    """Return the folder of a run when none is given: runs/NAME where one stands."""
+    return Path("runs") / study.name
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot hold a run, before any work is spent on it.
+
+    Raises:
+        RunFolderError: it is a file, or holds something that is no run.
+    """
+    if folder.is_symlink() and not folder.exists():
+        raise RunFolderError(f"{folder}: a link that leads nowhere")
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"{folder}: is a file; a run needs a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE_NAME).is_file():
+        raise RunFolderError(
+            f"{folder}: holds files that are no run ({FILE_NAME} is missing); "
+            "give an empty or a new folder with --out"
+        )
+
+
+def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder whose run is of another study, base or data; an empty one is fine.
+
+    Raises:
+        RunFolderError: what the run was made from is not what is asked for now.
+    """
+    if not (folder / FILE_NAME).is_file():
+        return
+    store = Store(folder / FILE_NAME)
+    kept = store.meta(_IDENTITY)
+    store.close()
+    if kept is None or kept == identity:
+        return
+    differences = _differences(kept, identity)
+    shown = "; ".join(differences[:_MOST_SHOWN])
+    more = f"; and {len(differences) - _MOST_SHOWN} more" if len(differences) > _MOST_SHOWN else ""
+    raise RunFolderError(
+        f"{folder}: holds another study: {shown}{more}; give another folder with --out"
+    )
+
+
+def open_folder(folder: Path, study: StudySpec, identity: Mapping[str, Any]) -> Store:
+    """Make the run folder if it is missing, and return its store.
+
+    Raises:
+        RunFolderError: it cannot be written, or holds another study.
+    """
+    check_identity(folder, identity)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "study.yaml").write_bytes(study.path.read_bytes())
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be written: {error.strerror}") from error
+    store = Store(folder / FILE_NAME, create=True)
+    store.set_meta(_IDENTITY, dict(identity))
+    return store
+
+
+def open_run(folder: Path) -> Store:
+    """Return the store of a run that is there.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    if not folder.is_dir():
+        raise RunFolderError(f"{folder}: no such run folder{_runs_nearby(folder)}")
+    return Store(folder / FILE_NAME)
+
+
+def _runs_nearby(folder: Path) -> str:
+    parent = folder.parent
+    if not parent.is_dir():
+        return ""
+    runs = sorted(path.name for path in parent.iterdir() if (path / FILE_NAME).is_file())
+    return f"; in {parent} there is: {', '.join(runs)}" if runs else ""
+
+
+def _differences(kept: Any, asked: Any, key: str = "") -> list[str]:
+    """Return in words where two trees of plain data differ."""
+    if not (isinstance(kept, Mapping) and isinstance(asked, Mapping)):
+        return [] if kept == asked else [f"{key} was {kept}, now {asked}"]
+    found = []
+    for name in [*kept, *(name for name in asked if name not in kept)]:
+        inner = f"{key}.{name}" if key else str(name)
+        if name not in asked:
+            found.append(f"{inner} is no longer there")
+        elif name not in kept:
+            found.append(f"{inner} is new")
+        else:
+            found += _differences(kept[name], asked[name], inner)
+    return found

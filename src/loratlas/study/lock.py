@@ -1,0 +1,27 @@
+"""Whose turn it is: one `loratlas run` at a time works in a run folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from loratlas.errors import RunFolderError
+
+
+@contextmanager
+def only_controller(folder: Path) -> Iterator[None]:
+    """Hold a run folder; the operating system lets go of it when the process ends.
+
+    Raises:
+        RunFolderError: another process holds it.
+    """
+    lock = FileLock(folder / "run.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunFolderError(f"{folder}: another `loratlas run` is working here") from None
+    try:
+        yield
+    finally:
+        lock.release()

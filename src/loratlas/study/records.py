@@ -1,0 +1,67 @@
+"""What a run keeps of each placement and trial: plain data, no torch."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+BASE = "base"
+"""The name under which the untuned base's scores are kept."""
+
+Status = Literal["done", "diverged", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlacementRecord:
+    """A placement of the study, as it was resolved.
+
+    Attributes:
+        name: its key in the study file.
+        digest: of its sites, ranks and scales.
+        rule: the rule in canonical text.
+        trainable_parameters: exact count.
+        matched_to: the count it was brought near to, None when it was not.
+        families: adapter parameters by role family, such as ``{"attention": 2359296}``.
+        adapters: path, rank and alpha of every site.
+        warnings: code and message of every lint.
+    """
+
+    name: str
+    digest: str
+    rule: str
+    trainable_parameters: int
+    matched_to: int | None
+    families: dict[str, int]
+    adapters: list[dict[str, Any]]
+    warnings: list[dict[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRecord:
+    """How one trial went.
+
+    Attributes:
+        digest: of its specification: its identity.
+        placement_digest: what was trained.
+        learning_rate: its peak rate.
+        seed: its seed.
+        status: done, diverged (the loss stopped being a number) or failed.
+        error: why it did not end, None when it did.
+        attempts: how often it was started to the end.
+        engine: which engine trained it.
+        seconds: wall time of its training in this run; placements are compared by probes.
+        losses: training loss of each optimiser step, nats per scored token.
+        adapter: folder of the saved adapter, relative to the run folder.
+        environment: device, threads and versions that it ran with.
+    """
+
+    digest: str
+    placement_digest: str
+    learning_rate: float
+    seed: int
+    status: Status
+    error: str | None = None
+    attempts: int = 1
+    engine: str
+    seconds: float | None = None
+    losses: list[float] = field(default_factory=list)
+    adapter: str | None = None
+    environment: dict[str, Any] = field(default_factory=dict)

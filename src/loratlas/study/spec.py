@@ -1,0 +1,190 @@
+"""What does a person want to find out? The study file, read, checked and frozen."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from loratlas.anatomy.sites import digest_of
+from loratlas.data.spec import DataSpec
+from loratlas.placement.placement import LoraSpec
+from loratlas.placement.rules import parse
+from loratlas.study import checks, fields
+from loratlas.study.document import Document, parse_document, read_document
+from loratlas.study.messages import problems_of
+from loratlas.study.problems import raise_problems
+from loratlas.study.values import Device, Match
+from loratlas.train.trial import TrainingSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRef:
+    """Which base model a study adapts."""
+
+    name: str
+    """Hub name, folder, or a bundled model such as demo:gpt2."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlacementSpec:
+    """One placement of a study, before it meets a model."""
+
+    name: str
+    """The key of the study file; any printable text."""
+    rule: str | list[dict[str, Any]]
+    """What `loratlas.placement.rules.parse` reads: a sentence, or parts with their ranks."""
+    match: Match | None = None
+    """Overrides the study's `match`; None follows it."""
+    line: int = 0
+    """Where the placement stands in the study file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudySpec:
+    """A study: trials that differ only where they are meant to.
+
+    The baseline is a name of `placements`; in a file that names none it is the first placement.
+    """
+
+    name: str
+    model: ModelRef
+    data: DataSpec
+    placements: Mapping[str, PlacementSpec]
+    """By name, in the order of the file."""
+    baseline: str
+    lora: LoraSpec
+    match: Match
+    training: TrainingSpec
+    seeds: tuple[int, ...]
+    sweep_seeds: int | None
+    """How many of the first seeds run at every learning rate; None takes all of them."""
+    measures: tuple[str, ...]
+    margin: float
+    """As a share: 0.05 for 5%."""
+    device: Device
+    path: Path
+    """The study file, as it was named."""
+    root: Path
+    """The folder of the study file; relative paths in it start here."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything that can change a result, as plain data.
+
+        Left out are the study's name, the device, where the file lies, and how it is laid out;
+        a rule stands in its canonical form.
+        """
+        return {
+            "model": asdict(self.model),
+            "data": asdict(self.data),
+            "placements": {
+                name: {"rule": str(parse(placement.rule)), "match": placement.match or self.match}
+                for name, placement in self.placements.items()
+            },
+            "baseline": self.baseline,
+            "lora": asdict(self.lora),
+            "training": asdict(self.training),
+            "seeds": list(self.seeds),
+            "sweep_seeds": self.sweep_seeds or len(self.seeds),
+            "measures": list(self.measures),
+            "margin": self.margin,
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of `to_json`: two files with this digest ask the same question."""
+        return digest_of(self.to_json())
+
+
+def load_study(path: Path) -> StudySpec:
+    """Read a study file.
+
+    Raises:
+        StudyError: the file is wrong; every fault has a line that names file, line and key.
+        NotYetError: the file asks only for what a later version will serve.
+    """
+    return _study(read_document(Path(path)))
+
+
+def parse_study(text: str, path: Path) -> StudySpec:
+    """Read the text of a study file; `path` is named in messages and gives the root.
+
+    Raises:
+        StudyError: the text is wrong; every fault has a line that names file, line and key.
+        NotYetError: the text asks only for what a later version will serve.
+    """
+    return _study(parse_document(text, path))
+
+
+def _study(document: Document) -> StudySpec:
+    checks.check_version(document)
+    data, problems = checks.set_aside(document)
+    problems += [*document.problems, *checks.relations(document)]
+    try:
+        read = fields.StudyFields.model_validate(data)
+    except ValidationError as error:
+        said = {(problem.line, problem.key) for problem in problems}
+        found = problems_of(error, document)
+        problems += [item for item in found if (item.line, item.key) not in said]
+        raise_problems(document.path, problems)
+    if problems:
+        raise_problems(document.path, problems)
+    return _frozen(read, document)
+
+
+def _frozen(read: fields.StudyFields, document: Document) -> StudySpec:
+    placements = {
+        name: _placement(name, form, document.line(("placements", name)))
+        for name, form in read.placements.items()
+    }
+    rates = read.training.learning_rate
+    training = read.training.model_dump(exclude={"learning_rate"})
+    return StudySpec(
+        name=read.name,
+        model=_model(read),
+        data=_data(read.data),
+        placements=placements,
+        baseline=read.baseline or next(iter(placements)),
+        lora=LoraSpec(**read.lora.model_dump()),
+        match=read.match,
+        training=TrainingSpec(
+            **training, learning_rate=tuple(rates) if isinstance(rates, list) else (rates,)
+        ),
+        seeds=tuple(read.seeds if isinstance(read.seeds, list) else range(read.seeds)),
+        sweep_seeds=read.sweep_seeds,
+        measures=tuple(read.measures),
+        margin=read.margin,
+        device=read.device,
+        path=document.path,
+        root=document.path.absolute().parent,
+    )
+
+
+def _model(read: fields.StudyFields) -> ModelRef:
+    if isinstance(read.model, str):
+        return ModelRef(name=read.model, trust_remote_code=read.trust_remote_code)
+    return ModelRef(
+        name=read.model.name,
+        revision=read.model.revision,
+        trust_remote_code=read.model.trust_remote_code or read.trust_remote_code,
+    )
+
+
+def _data(read: fields.DataFields) -> DataSpec:
+    rest = read.model_dump(exclude={"source"})
+    if isinstance(read.source, str):
+        return DataSpec(source=read.source, **rest)
+    return DataSpec(files=read.source.model_dump(exclude_none=True), **rest)
+
+
+def _placement(
+    name: str, form: str | fields.RuleFields | fields.PartsFields, line: int
+) -> PlacementSpec:
+    if isinstance(form, str):
+        return PlacementSpec(name=name, rule=form, line=line)
+    return PlacementSpec(name=name, rule=form.to_rule(), match=form.match, line=line)

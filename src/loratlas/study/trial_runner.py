@@ -1,0 +1,152 @@
+"""How one trial is carried out: train, save, read back, score; whatever happens is a record."""
+
+import logging
+import math
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loratlas.data.batches import TokenizedRow
+from loratlas.data.collate import collate
+from loratlas.measure.likelihood import score
+from loratlas.measure.scores import SplitScore
+from loratlas.placement.placement import Placement
+from loratlas.study.records import TrialRecord
+from loratlas.train.adapters import (
+    new_adapters,
+    require_equal_logits,
+    save_adapters,
+    saved_adapters,
+)
+from loratlas.train.base import Base
+from loratlas.train.outcome import Fit
+from loratlas.train.reference import ENGINE, DivergedError, fit
+from loratlas.train.trial import TrialSpec
+
+log = logging.getLogger(__name__)
+
+_CHECKED_ROWS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What every trial of a run shares.
+
+    Attributes:
+        base: the frozen base, lent to one trial at a time.
+        train: the training rows.
+        scored: the rows that every trial is scored on, by split.
+        folder: the run folder.
+        environment: versions and device, kept with every trial.
+    """
+
+    base: Base
+    train: Sequence[TokenizedRow]
+    scored: Mapping[str, Sequence[TokenizedRow]]
+    folder: Path
+    environment: dict[str, Any]
+
+    def score(self, model: Any) -> dict[str, SplitScore]:
+        """Score a model on every split."""
+        base = self.base
+        return {
+            split: score(model, rows, pad_id=base.pad_id, device=base.device)
+            for split, rows in self.scored.items()
+        }
+
+    def logits(self, model: Any) -> torch.Tensor:
+        """Return a model's logits on the first scored rows, shape (rows, T, V)."""
+        rows = next(iter(self.scored.values()))[:_CHECKED_ROWS]
+        inputs = collate(rows, self.base.pad_id)
+        del inputs["labels"]
+        model.eval()
+        with torch.no_grad():
+            logits: torch.Tensor = model(
+                **{name: tensor.to(self.base.device) for name, tensor in inputs.items()}
+            ).logits
+        return logits
+
+
+def run_trial(
+    bench: Bench,
+    spec: TrialSpec,
+    placement: Placement,
+    *,
+    adapter: str,
+    attempts: int,
+    on_step: Callable[[int, int], None],
+) -> tuple[TrialRecord, dict[str, SplitScore]]:
+    """Carry out one trial.
+
+    Args:
+        bench: what the trials share.
+        spec: the trial.
+        placement: its placement, resolved.
+        adapter: folder for its adapter, relative to the run folder.
+        attempts: how often it was started, this time included.
+        on_step: called after each optimiser step with (steps done, steps in all).
+
+    Returns:
+        its record and, when it is done, its scores by split. A trial that diverges or fails
+        is a record too, without scores.
+    """
+    outcome: dict[str, Any] = {}
+    scores: dict[str, SplitScore] = {}
+    try:
+        run, scores = _train_and_score(bench, spec, placement, bench.folder / adapter, on_step)
+        outcome = {
+            "status": "done",
+            "seconds": math.fsum(run.step_seconds),
+            "losses": list(run.losses),
+            "adapter": adapter,
+        }
+    except DivergedError as error:
+        outcome = {"status": "diverged", "error": str(error)}
+    except Exception as error:  # a failed trial is a record, and the others go on
+        log.error("trial %s failed:\n%s", spec.digest, traceback.format_exc())
+        outcome = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    record = TrialRecord(
+        digest=spec.digest,
+        placement_digest=spec.placement_digest,
+        learning_rate=spec.learning_rate,
+        seed=spec.seed,
+        engine=ENGINE,
+        attempts=attempts,
+        environment=bench.environment,
+        **outcome,
+    )
+    return record, scores
+
+
+def _train_and_score(
+    bench: Bench,
+    spec: TrialSpec,
+    placement: Placement,
+    folder: Path,
+    on_step: Callable[[int, int], None],
+) -> tuple[Fit, dict[str, SplitScore]]:
+    base = bench.base
+    with new_adapters(base, placement, seed=spec.seed, dropout=spec.lora_dropout) as model:
+        run = fit(
+            base,
+            model,
+            bench.train,
+            spec.training,
+            learning_rate=spec.learning_rate,
+            seed=spec.seed,
+            on_step=on_step,
+        )
+        trained = bench.logits(model)
+        save_adapters(model, placement, folder, base_name=base.ref.name, revision=base.ref.revision)
+    # What is scored is what was saved: a fault in saving cannot hide behind good figures.
+    with saved_adapters(base, folder, placement) as model:
+        require_equal_logits(trained, bench.logits(model))
+        scores = bench.score(model)
+    for split, found in scores.items():
+        if not math.isfinite(found.loss):
+            raise DivergedError(f"diverged: the {split} loss is {found.loss} after training")
+    return run, scores

@@ -1,0 +1,202 @@
+"""How the frozen base model and its tokenizer are loaded, and what identifies them."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from loratlas.bundled import demo_model_folder
+from loratlas.errors import ModelError, NotYetError
+from loratlas.train.trial import Dtype, ModelRef
+
+_TORCH_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A frozen base model, ready to carry adapters.
+
+    Attributes:
+        ref: what the study asked for.
+        model: the transformers model, every parameter frozen, on `device`.
+        tokenizer: its tokenizer.
+        device: where the model lies.
+        digest: SHA-256 over configuration and weights as loaded.
+        num_parameters: parameters of the model; tied tensors count once.
+    """
+
+    ref: ModelRef
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    digest: str
+    num_parameters: int
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills short rows; attention and loss never see it."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device a study asks for; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ModelError: the device is not there.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(device for device, found in there.items() if found))
+    if not there.get(name, False):
+        found = ", ".join(device for device, is_there in there.items() if is_there)
+        raise ModelError(f"device {name}: not available here; there is: {found}")
+    return torch.device(name)
+
+
+def load_tokenizer(ref: ModelRef) -> Any:
+    """Load the tokenizer of a base model.
+
+    Raises:
+        ModelError: it cannot be found or read.
+    """
+    with _readable(ref, "tokenizer"), quiet():
+        return AutoTokenizer.from_pretrained(
+            _location(ref), revision=ref.revision, trust_remote_code=ref.trust_remote_code
+        )
+
+
+def load_base(
+    ref: ModelRef, *, dtype: Dtype, base_dropout: float | None, device: torch.device
+) -> Base:
+    """Load a base model, freeze it, and set its dropout.
+
+    Raises:
+        ModelError: it cannot be found or read, or its weights are not safetensors.
+        NotYetError: it is not a causal language model.
+    """
+    with _readable(ref, "model"), quiet():
+        config = AutoConfig.from_pretrained(
+            _location(ref), revision=ref.revision, trust_remote_code=ref.trust_remote_code
+        )
+        _require_causal(ref, config)
+        if base_dropout is not None:
+            set_dropout(config, base_dropout)
+        model = AutoModelForCausalLM.from_pretrained(
+            _location(ref),
+            config=config,
+            revision=ref.revision,
+            trust_remote_code=ref.trust_remote_code,
+            dtype=_TORCH_DTYPES[dtype],
+            use_safetensors=True,
+        )
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    digest = weights_digest(model)
+    return Base(
+        ref=ref,
+        model=model.to(device),  # type: ignore[arg-type]
+        tokenizer=load_tokenizer(ref),
+        device=device,
+        digest=digest,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def set_dropout(config: Any, value: float) -> list[str]:
+    """Set every dropout of a configuration, nested ones included; return what was set."""
+    changed = []
+    for key, current in list(vars(config).items()):
+        if hasattr(current, "to_diff_dict"):
+            changed += [f"{key}.{name}" for name in set_dropout(current, value)]
+        elif "drop" in key and isinstance(current, int | float) and not isinstance(current, bool):
+            setattr(config, key, value)
+            changed.append(key)
+    return changed
+
+
+def weights_digest(model: Any) -> str:
+    """Return the SHA-256 over a model's class, configuration, and every tensor it holds."""
+    config = model.config.to_dict()
+    # Where a model came from and what wrote it do not change what it computes.
+    for key in ("_name_or_path", "transformers_version", "_commit_hash"):
+        config.pop(key, None)
+    digest = hashlib.sha256(type(model).__name__.encode())
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def max_positions(model: Any) -> int | None:
+    """Return how many tokens the model's learned positions reach, or None without a limit."""
+    value = getattr(model.config, "max_position_embeddings", None)
+    return int(value) if isinstance(value, int) and value > 0 else None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' progress bars, advice and deprecations out of the terminal a while.
+
+    What they deprecate among themselves is nothing that a person at the terminal can mend.
+    """
+    logging: Any = transformers.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _location(ref: ModelRef) -> str:
+    if ref.name.startswith("demo:"):
+        return str(demo_model_folder(ref.name))
+    return ref.name
+
+
+def _require_causal(ref: ModelRef, config: Any) -> None:
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise NotYetError(
+            f"{ref.name}: {config.model_type} is no causal language model; "
+            "this version trains causal language models only, not yet others"
+        )
+    named = (config.architectures or [""])[0]
+    if named.endswith(("ForMaskedLM", "ForConditionalGeneration", "ForSequenceClassification")):
+        raise NotYetError(
+            f"{ref.name}: {named} is no causal language model; "
+            "this version trains causal language models only, not yet others"
+        )
+
+
+@contextmanager
+def _readable(ref: ModelRef, what: str) -> Iterator[None]:
+    """Turn the many errors of a failed load into one that says what to do."""
+    try:
+        yield
+    except (ModelError, NotYetError):
+        raise
+    except Exception as error:
+        first = str(error).strip().split("\n")[0]
+        if not Path(_location(ref)).exists() and "/" in ref.name:
+            first += " (a hub model needs the network, or an earlier download)"
+        raise ModelError(f"{ref.name}: the {what} cannot be loaded: {first}") from error

@@ -1,0 +1,35 @@
+"""What a training run and a probe report: plain data, no torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """What a training run went through.
+
+    Attributes:
+        losses: training loss of every optimiser step, nats per scored token.
+        step_seconds: wall time of every optimiser step.
+    """
+
+    losses: tuple[float, ...]
+    step_seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """What a placement costs when it trains alone.
+
+    Attributes:
+        seconds_per_step: median wall time of an optimiser step.
+        tokens_per_second: tokens that are not padding, over the timed steps.
+        peak_memory_bytes: most memory above the loaded model, None where it cannot be read.
+        num_steps: timed steps.
+        engine: which engine was probed.
+    """
+
+    seconds_per_step: float
+    tokens_per_second: float
+    peak_memory_bytes: int | None
+    num_steps: int
+    engine: str

@@ -1,0 +1,218 @@
+"""The reference engine: one trial with PEFT and transformers' Trainer.
+
+It is what a person would have written for one fine-tune, and what every other engine is
+held against.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from loratlas.data.batches import TokenizedRow
+from loratlas.data.collate import collate
+from loratlas.errors import TrialError
+from loratlas.train.base import Base, quiet
+from loratlas.train.outcome import Fit
+from loratlas.train.randomness import dropout_seed, row_order
+from loratlas.train.trial import TrainingSpec
+
+ENGINE = "reference"
+
+
+class DivergedError(TrialError):
+    """The training loss stopped being a number."""
+
+
+def num_steps(training: TrainingSpec, num_rows: int) -> int:
+    """Return the optimiser steps of one trial, counted as Trainer counts them."""
+    if training.steps is not None:
+        return training.steps
+    return math.ceil(training.epochs * steps_per_epoch(training, num_rows))
+
+
+def steps_per_epoch(training: TrainingSpec, num_rows: int) -> int:
+    """Return the optimiser steps of one pass; the last window may be short."""
+    micro_batches = math.ceil(num_rows / training.batch)
+    return math.ceil(micro_batches / training.accumulation)
+
+
+def warmup_steps(training: TrainingSpec, total: int) -> int:
+    """Return the optimiser steps over which the rate rises."""
+    share = training.warmup
+    return math.ceil(share * total) if share < 1 else int(share)
+
+
+def fit(
+    base: Base,
+    peft_model: Any,
+    rows: Sequence[TokenizedRow],
+    training: TrainingSpec,
+    *,
+    learning_rate: float,
+    seed: int,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Fit:
+    """Train the adapters of a model in place.
+
+    Args:
+        base: the base that carries the adapters.
+        peft_model: the base wrapped in adapters; only they have gradients.
+        rows: the training rows.
+        training: everything but the rate.
+        learning_rate: the peak rate.
+        seed: of row order and dropout.
+        on_step: called after each optimiser step with (steps done, steps in all).
+
+    Raises:
+        DivergedError: the training loss is not finite.
+    """
+    total = num_steps(training, len(rows))
+    watch = _Watch(total, on_step)
+    with tempfile.TemporaryDirectory(prefix="loratlas-") as folder, quiet():
+        arguments = _arguments(training, folder, total, learning_rate, seed, base.device)
+        trainer = _OrderedTrainer(
+            model=peft_model,
+            args=arguments,
+            train_dataset=_Rows(rows),
+            data_collator=lambda batch: collate(batch, base.pad_id),
+            callbacks=[watch],
+            order=RowOrder(seed, len(rows)),
+        )
+        trainer.remove_callback(PrinterCallback)
+        torch.manual_seed(dropout_seed(seed) % 2**63)
+        trainer.train()
+    return Fit(losses=tuple(watch.losses), step_seconds=tuple(watch.seconds))
+
+
+class RowOrder(Sampler[int]):
+    """The order of rows per (seed, epoch), as `randomness` gives it to every engine."""
+
+    def __init__(self, seed: int, num_rows: int) -> None:
+        self._seed = seed
+        self._num_rows = num_rows
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next pass belongs to; Trainer calls this."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(row_order(self._seed, self._epoch, self._num_rows).tolist())
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+
+class _Rows(Dataset[TokenizedRow]):
+    def __init__(self, rows: Sequence[TokenizedRow]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> TokenizedRow:
+        return self._rows[index]
+
+
+class _OrderedTrainer(Trainer):
+    """Trainer, except that rows come in the study's order."""
+
+    def __init__(self, *, order: RowOrder, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._order = order
+
+    def _get_train_sampler(self, *_: Any) -> RowOrder:
+        return self._order
+
+
+class _Watch(TrainerCallback):
+    """Keeps the loss and the time of every step; ends a run whose loss is no number."""
+
+    def __init__(self, total: int, on_step: Callable[[int, int], None] | None) -> None:
+        self.losses: list[float] = []
+        self.seconds: list[float] = []
+        self._total = total
+        self._on_step = on_step
+        self._began = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._began = time.perf_counter()
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **_: Any,
+    ) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - self._began)
+        if self._on_step is not None:
+            self._on_step(state.global_step, self._total)
+
+    def on_log(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **told: Any,
+    ) -> None:
+        loss = told.get("logs", {}).get("loss")
+        if loss is None:
+            return
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"diverged: the training loss is {loss} "
+                f"at step {state.global_step} of {self._total}"
+            )
+        self.losses.append(float(loss))
+
+
+def _arguments(
+    training: TrainingSpec,
+    folder: str,
+    total: int,
+    learning_rate: float,
+    seed: int,
+    device: torch.device,
+) -> TrainingArguments:
+    arguments = TrainingArguments(
+        output_dir=folder,
+        per_device_train_batch_size=training.batch,
+        gradient_accumulation_steps=training.accumulation,
+        max_steps=total,
+        learning_rate=learning_rate,
+        lr_scheduler_type=training.scheduler,
+        warmup_steps=warmup_steps(training, total),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.clip or 0.0,
+        optim="adamw_torch",
+        seed=seed,
+        data_seed=seed,
+        use_cpu=device.type == "cpu",
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=device.type == "cuda",
+    )
+    # One trial is one device's work; without this Trainer spreads a batch over every GPU.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
