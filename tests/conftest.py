@@ -93,3 +93,41 @@ seeds: 2
 """
     )
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def base(tiny_folder):
+    """The tiny model, loaded and frozen."""
+    import torch
+
+    from loratlas.train.base import load_base
+    from loratlas.train.trial import ModelRef
+
+    return load_base(
+        ModelRef(name=str(tiny_folder)), dtype="fp32", base_dropout=0.0, device=torch.device("cpu")
+    )
+
+
+@pytest.fixture(scope="session")
+def anatomy(tiny_folder):
+    """The tiny model's anatomy."""
+    from loratlas.anatomy.read import read
+
+    return read(str(tiny_folder))
+
+
+@pytest.fixture
+def prepared(base, study_folder):
+    """The rows of the tiny study, tokenised."""
+    from loratlas.data.batches import prepare
+    from loratlas.data.spec import DataSpec
+
+    spec = DataSpec(
+        source="rows.jsonl",
+        format="prompt_completion",
+        train=32,
+        validation=8,
+        test=12,
+        max_length=48,
+    )
+    return prepare(spec, base.tokenizer, root=study_folder)

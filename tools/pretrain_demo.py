@@ -35,11 +35,12 @@ class Recipe:
     """Everything that decides what comes out, the number of threads aside."""
 
     seed: int = DEFAULT_SEED
-    steps: int = 2600
+    steps: int = 1200
     num_documents: int = NUM_DOCUMENTS
-    vocabulary: int = 1024
+    vocabulary: int = 1536
+    """At most; large enough for every word of the world to be one token."""
     layers: int = 6
-    width: int = 128
+    width: int = 160
     heads: int = 4
     context: int = 128
     batch: int = 32
@@ -180,7 +181,9 @@ def train(
     model.train()
     for step in range(1, recipe.steps + 1):
         ids = next(batches)
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+        # All ones: the end token also pads, and transformers warns where it may be padding.
+        mask = torch.ones_like(ids)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
         loss = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -221,11 +224,13 @@ def save(
     model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, card: dict[str, Any], out: Path
 ) -> None:
     """Write weights as float16, tokenizer and card; the model itself stays float32."""
-    half = GPT2LMHeadModel(model.config)
+    half = GPT2LMHeadModel(model.config).half()
     half.load_state_dict(model.state_dict())
-    half.to(torch.float16).save_pretrained(out)
+    half.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "training.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    for file in out.iterdir():
+        file.chmod(0o644)  # the weights are written readable by their owner alone
 
 
 if __name__ == "__main__":

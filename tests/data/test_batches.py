@@ -39,7 +39,7 @@ def test_the_digest_is_of_ids_and_masks(tmp_path, write_rows, tokenizer):
     write_rows("d.jsonl", ROWS)
     data = prepare(spec(), tokenizer, root=tmp_path)
     assert data.digest == prepare(spec(), tokenizer, root=tmp_path).digest
-    others = [spec(split_seed=1), spec(loss_on="everything"), spec(max_length=12), spec(test=6)]
+    others = [spec(split_seed=1), spec(loss_on="everything"), spec(max_length=8), spec(test=6)]
     digests = {prepare(other, tokenizer, root=tmp_path).digest for other in others}
     assert len(digests | {data.digest}) == 5
     # the same text from another file is the same data
@@ -69,10 +69,10 @@ def test_everything_left_out_is_said(tmp_path, write_rows, tokenizer):
     )
     data = prepare(given, tokenizer, root=tmp_path)
     assert data.report == (
-        "train.jsonl: 1 of 25 rows left out: their answer is empty.",
-        "train.jsonl: 2 rows dropped: they also stand in the source's own test or validation "
-        "split.",
-        "train.jsonl: 1 rows repeat an earlier one; kept.",
+        "train.jsonl: 1 of 25 rows left out for an empty answer.",
+        "train.jsonl: rows dropped because the source's own test or validation split holds "
+        "them: 2.",
+        "train.jsonl: rows that repeat an earlier one: 1, kept.",
         "train: 1 of 22 rows cut at 20 tokens.",
         "train: 1 of 22 rows skipped: no scored token within the first 20 tokens.",
     )
@@ -84,7 +84,7 @@ def test_everything_left_out_is_said(tmp_path, write_rows, tokenizer):
 def test_duplicates_of_one_source_are_said_once(tmp_path, write_rows, tokenizer):
     write_rows("d.jsonl", ROWS + ROWS[:3])
     data = prepare(spec(validation=2), tokenizer, root=tmp_path)
-    assert data.report == ("d.jsonl: 3 rows repeat an earlier one; dropped before the draw.",)
+    assert data.report == ("d.jsonl: rows that repeat an earlier one: 3, dropped before the draw.",)
     assert data.train.num_duplicates == data.test.num_duplicates == 3
 
 
@@ -111,11 +111,11 @@ def test_unmarked_answers_of_a_marked_template(tmp_path, write_rows, make_tokeni
 
 def test_the_length_that_the_tokenizer_allows_is_kept(tmp_path, write_rows, make_tokenizer):
     write_rows("d.jsonl", ROWS)
-    data = prepare(spec(), make_tokenizer(model_max_length=12), root=tmp_path)
+    data = prepare(spec(), make_tokenizer(model_max_length=8), root=tmp_path)
     assert data.report[0] == (
-        "max_length 512 is above the tokenizer's own limit; rows are cut at 12 tokens."
+        "max_length 512 is above the tokenizer's own limit; rows are cut at 8 tokens."
     )
-    assert max(len(row.ids) for row in data.train.rows) == 12
+    assert max(len(row.ids) for row in data.train.rows) == 8
 
 
 def test_a_missing_end_of_text_token_is_said(tmp_path, write_rows, make_tokenizer):

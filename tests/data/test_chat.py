@@ -104,3 +104,15 @@ def test_a_template_may_refuse_a_conversation(make_tokenizer):
     assert str(caught.value) == (
         "chat.jsonl:4: the chat template refuses this conversation: roles must alternate"
     )
+
+
+def test_a_marked_stretch_that_ends_in_a_space_does_not_swallow_the_rest(make_tokenizer):
+    # transformers' own mask finds no token for the trimmed space and scores the user's turn too
+    template = MARKED.replace("{{ m.content }}<|endoftext|>", "{{ m.content }} ")
+    template = template.replace("{{ '\n' }}", "")
+    tokenizer = make_tokenizer(chat_template=template, trim_offsets=True)
+    messages = [{"role": role, "content": text} for role, text in TALK]
+    theirs = tokenizer.apply_chat_template(messages, return_assistant_tokens_mask=True)
+    row = tokens(tokenizer, example())
+    assert scored_text(tokenizer, row) == "the sky is blue "
+    assert sum(theirs["assistant_masks"]) > row.num_scored

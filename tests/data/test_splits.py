@@ -115,14 +115,14 @@ def test_a_missing_test_split_needs_a_size():
 def test_too_few_rows_says_how_many_there_are():
     pool = Examples(examples=rows(1, 1, 2, 3).examples, num_rows=6, num_unanswered=2)
     assert refusal({"train": pool}, train=2, validation=1, test=1) == (
-        "train.jsonl: too few rows: it has 3 usable rows (6 less 2 without an answer, 1 repeated), "
-        "and 1 test + 1 validation + 2 train = 4 were asked for"
+        "train.jsonl: too few rows: usable 3 (6 less 2 without an answer, 1 repeated), "
+        "asked for 1 test + 1 validation + 2 train = 4"
     )
     assert refusal({"train": [1, 2], "test": [2]}, train=2) == (
-        "train.jsonl: too few rows: it has 1 usable rows (2 less 1 also in test or validation), "
-        "and 2 train were asked for"
+        "train.jsonl: too few rows: usable 1 (2 less 1 also in test or validation), "
+        "asked for 2 train"
     )
-    assert "and 3 test were asked for" in refusal({"train": [1], "test": [2]}, test=3)
+    assert "asked for 3 test" in refusal({"train": [1], "test": [2]}, test=3)
     assert "at least 1 train" in refusal({"train": [1], "test": [1]})
 
 

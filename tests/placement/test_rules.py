@@ -1,6 +1,7 @@
 """The language: what reads, what it is written back as, and the wording of every error."""
 
 import pytest
+
 from loratlas.errors import RuleError
 from loratlas.placement.expressions import Combined, File, Names, Rule, Scoped, Word
 from loratlas.placement.rules import parse

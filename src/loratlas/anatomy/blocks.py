@@ -49,19 +49,22 @@ def block_places(model: nn.Module) -> Mapping[str, Place]:
     return places
 
 
-def siblings(model: nn.Module) -> Mapping[str, str]:
-    """Map each module in a list inside a block to its twin in the first member of that list.
+def alike(model: nn.Module) -> Mapping[str, str]:
+    """Map the path of each module in a list or dictionary to what it shares with its twins.
 
-    Experts that are modules of their own stand in such lists; only the chosen ones run.
+    Experts that are modules of their own stand in such containers; only the chosen run.
+    Twins have one container, one class and one path inside their member.
     """
-    twins: dict[str, str] = {}
+    shared: dict[str, str] = {}
     for path, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or len({type(m) for m in module}) != 1:
+        if not isinstance(module, nn.ModuleList | nn.ModuleDict):
             continue
-        for index, member in enumerate(module):
-            for inner, _ in member.named_modules(prefix=f"{path}.{index}"):
-                twins.setdefault(inner, f"{path}.0{inner.removeprefix(f'{path}.{index}')}")
-    return twins
+        for name, member in module.named_children():
+            start = f"{path}.{name}"
+            for inner, _ in member.named_modules(prefix=start):
+                key = f"{path}.*{inner.removeprefix(start)} of {type(member).__name__}"
+                shared[inner] = key  # the innermost container, which comes last, counts
+    return shared
 
 
 def _block_lists(module: nn.Module, path: str) -> Iterator[tuple[str, list[tuple[str, nn.Module]]]]:

@@ -105,10 +105,20 @@ def _library_class(name: str, config: PreTrainedConfig) -> type[PreTrainedModel]
 
 
 def _library_model(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+    config = _own_part(cls, config)
     _prefer_visible_steps(config)
     with no_init_weights(), torch.device("meta"), meta_device_safe_creation_ops():
         model = cls(config)
     return _ready(model)
+
+
+def _own_part(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the text part of a configuration for a class that is made from it alone."""
+    expected = cls.config_class
+    if expected is None or isinstance(config, expected):
+        return config
+    text = config.get_text_config()
+    return text if isinstance(text, expected) else config
 
 
 def _remote_model(source: Source, revision: str | None) -> PreTrainedModel:
@@ -138,6 +148,8 @@ def _prefer_visible_steps(config: PreTrainedConfig) -> None:
     """Ask for attention and experts as plain steps: fused kernels hide what they do."""
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
+    for part in (config, config.get_text_config()):
+        part.use_cache = False
 
 
 def example_inputs(model: nn.Module) -> dict[str, Tensor]:

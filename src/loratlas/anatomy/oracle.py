@@ -17,6 +17,10 @@ from loratlas.anatomy.operations import writes_in_place
 _META, _CPU = torch.device("meta"), torch.device("cpu")
 
 
+# Functions that take sizes: a size that is a tensor of its own is a number to them.
+_SIZED = frozenset({"view", "reshape", "expand", "narrow", "repeat", "unfold", "new_zeros"})
+
+
 def settle_devices(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -30,8 +34,18 @@ def settle_devices(
     target = _META if on_meta else _CPU
     if on_meta and writes_in_place(name) and isinstance(args[0], Tensor) and not args[0].is_meta:
         torch.utils.swap_tensors(args[0], _copied(args[0]))  # type: ignore[no-untyped-call]
+    if on_meta and name in _SIZED:
+        args = tuple(_number(a) for a in args)
     settled = tuple(_settle(a, target) for a in args)
     return settled, {k: _settle(v, target) for k, v in kwargs.items()}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.dim() == 0 and not value.is_meta:
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(_number(v) for v in value)
+    return value
 
 
 def _any_meta(value: Any) -> bool:
@@ -84,6 +98,10 @@ def _integer(_func: Callable[..., Any], _args: tuple[Any, ...], _kwargs: dict[st
     return 1
 
 
+def _text(_func: Callable[..., Any], _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> str:
+    return "0"
+
+
 def _listed(_func: Callable[..., Any], args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Any:
     return torch.ones(args[0].shape, dtype=args[0].dtype, device="cpu").tolist()
 
@@ -116,6 +134,19 @@ def _known_index(part: Any) -> tuple[Any, ...]:
     return (0,) if part.dim() == 0 else (part,)
 
 
+def _split(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Split evenly where the sizes depend on values and do not add up."""
+    tensor, sizes = args[0], args[1] if len(args) > 1 else kwargs["split_size"]
+    dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    length = tensor.shape[dim]
+    if not isinstance(sizes, list | tuple) or sum(sizes) == length:
+        return func(*args, **kwargs)
+    rest = len(sizes) - 1
+    return func(
+        tensor, [length - rest * (length // len(sizes)), *[length // len(sizes)] * rest], dim
+    )
+
+
 def _setitem(func: Callable[..., Any], args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
     """Leave the shape as it is: there is no value to write."""
 
@@ -129,8 +160,10 @@ _ANSWERS: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any
     "__int__": _integer,
     "__index__": _integer,
     "__float__": _scalar,
+    "__format__": _text,
     "tolist": _listed,
     "nonzero": _positions,
+    "split": _split,
     "where": _where,
     "__getitem__": _getitem,
     "__setitem__": _setitem,

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from loratlas.anatomy.blocks import Place, block_places, is_map, is_site, siblings
+from loratlas.anatomy.blocks import Place, alike, block_places, is_map, is_site
 from loratlas.anatomy.build import example_inputs, forward_options
 from loratlas.anatomy.dataflow import find_roles
 from loratlas.anatomy.graph import Kind, Node
@@ -91,13 +91,15 @@ def _follow(model: PreTrainedModel, places: Mapping[str, Place]) -> _Flow:
 
 
 def _with_twins(model: nn.Module, roles: Mapping[str, Role]) -> dict[str, Role]:
-    """Give experts that did not run the role of the first of their list."""
-    found = dict(roles)
-    for path, twin in siblings(model).items():
-        role = roles.get(twin)
-        if role is not None and role.family is Family.EXPERT:
-            found.setdefault(path, role)
-    return found
+    """Give experts that did not run the role of a twin that did."""
+    shared = alike(model)
+    experts = {
+        shared[path]: role
+        for path, role in roles.items()
+        if role.family is Family.EXPERT and path in shared
+    }
+    twins = {path: experts[key] for path, key in shared.items() if key in experts}
+    return twins | dict(roles)
 
 
 # Stacks ---------------------------------------------------------------------------------
@@ -114,12 +116,17 @@ class _Stack:
 def _name_stacks(
     model: PreTrainedModel, flow: _Flow, places: Mapping[str, Place]
 ) -> dict[int, _Stack]:
-    """Name the runs of blocks that mix positions; runs of one name are counted through."""
-    mixing = {
-        places[path].stack
-        for path, role in flow.roles.items()
-        if path in places and (role.family in _MIXERS)
-    }
+    """Name the runs of blocks; runs of one name are counted through.
+
+    A list of modules is a run of blocks if its members mix positions. Where none is known
+    to (a mixer that has no role here, a forward pass that failed), those with maps are.
+    """
+    placed = {path: place for path, place in places.items() if path in flow.roles}
+    mixing = {p.stack for path, p in placed.items() if flow.roles[path].family in _MIXERS}
+    if not mixing:
+        mixing = {p.stack for p in placed.values()} or {
+            places[node.path].stack for node in flow.maps if node.path in places
+        }
     stacks: dict[int, _Stack] = {}
     lengths = {"encoder": 0, "decoder": 0}
     for stack in sorted(mixing):
@@ -178,10 +185,21 @@ def _weights(model: nn.Module, flow: _Flow) -> list[_Weight]:
             weights.append(_module_weight(path, module))
             continue
         for name, parameter in module.named_parameters(recurse=False):
-            inner = f"{path}.{name}"
-            if inner in flow.roles and inner in bare:
+            inner = f"{path}.{name}" if path else name
+            if inner in bare and _can_be_adapted(parameter, flow.roles.get(inner)):
                 weights.append(_parameter_weight(inner, parameter, bare[inner]))
     return weights
+
+
+def _can_be_adapted(parameter: nn.Parameter, role: Role | None) -> bool:
+    """Whether a bare parameter is a site: a matrix, or a stack of the matrices of experts.
+
+    Attention written with three-dimensional parameters is none: an adapter would take its
+    heads for experts.
+    """
+    if role is None:
+        return False
+    return parameter.dim() == 2 or (parameter.dim() == 3 and role.family is Family.EXPERT)
 
 
 def _module_weight(path: str, module: nn.Module) -> _Weight:

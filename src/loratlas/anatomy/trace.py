@@ -133,7 +133,9 @@ class Tracer(TorchFunctionMode):
         if name in operations.MATRIX_PRODUCTS or name == "einsum":
             node = self._matrix_product(name, args, kwargs, sources)
         elif name == "scaled_dot_product_attention":
-            node = self._attention(*[n for n in sources if n.kind is not Kind.PARAMETER][:3])
+            given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            query, key, value = (self._node(given[k]) for k in ("query", "key", "value"))
+            node = self._attention(query, key, value)
         elif name == "embedding":
             node = self._embedding(args, kwargs, sources)
         else:
@@ -166,7 +168,9 @@ class Tracer(TorchFunctionMode):
         self, name: str, args: tuple[Any, ...], sources: list[Node], result: Any
     ) -> Node:
         values = _values(sources)
-        if name in operations.CHOICES:
+        if values[0].kind is Kind.PARAMETER and name not in operations.PARTS:
+            return values[0]
+        if name in operations.CHOICES or (name == "max" and not isinstance(result, Tensor)):
             return Node(Kind.CHOICE, tuple(values))
         if name in operations.PARTS and sources[0].kind is Kind.PARAMETER:
             # The weights of chosen experts remember the choice.
@@ -195,6 +199,8 @@ class Tracer(TorchFunctionMode):
 
     def _part(self, name: str, args: tuple[Any, ...], values: list[Node], result: Any) -> Node:
         """Return the node of a selection; scores picked by their own top-k are a choice."""
+        if name == "where" and len(values) > 1 and node_of(args[0]) in values:
+            return Node(Kind.ACTIVATION, tuple(values))  # a function defined in pieces
         if len(values) > 1:
             picked = [n for n in values if n.kind is Kind.CHOICE]
             others = [n for n in values if n.kind is not Kind.CHOICE]
@@ -256,9 +262,10 @@ class Tracer(TorchFunctionMode):
                 return self._attention(query, key, value)
         return Node(Kind.CONTRACTION, (left, right))
 
-    def _attention(self, query: Node, key: Node, value: Node) -> Node:
+    def _attention(self, query: Node | None, key: Node | None, value: Node | None) -> Node:
         where = self._running[-1] if self._running else ""
-        node = Node(Kind.ATTENTION, (query, key, value), where)
+        constant = Node(Kind.PARAMETER)
+        node = Node(Kind.ATTENTION, (query or constant, key or constant, value or constant), where)
         self.attentions.append(node)
         return node
 
@@ -308,7 +315,9 @@ def _einsum_order(equation: str, operands: list[Tensor]) -> tuple[Tensor, Tensor
     return (operands[0], operands[1]) if keys_last else (operands[1], operands[0])
 
 
-_TRANSPARENT = frozenset({Kind.ADD, Kind.MERGE, Kind.SLICE, Kind.MULTIPLY, Kind.SOFTMAX})
+_TRANSPARENT = frozenset(
+    {Kind.ADD, Kind.MERGE, Kind.SLICE, Kind.MULTIPLY, Kind.SOFTMAX, Kind.ACTIVATION}
+)
 
 
 def _scores_behind(weights: Node) -> Node | None:

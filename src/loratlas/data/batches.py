@@ -142,7 +142,7 @@ def _about_source(source: Source, usable: Mapping[SplitName, Examples]) -> Itera
         if found.num_unanswered:
             yield (
                 f"{source.names[split]}: {found.num_unanswered:,} of {found.num_rows:,} rows left "
-                "out: their answer is empty."
+                "out for an empty answer."
             )
 
 
@@ -163,12 +163,12 @@ def _about_draw(drawn: Mapping[SplitName, DrawnSplit]) -> Iterator[str]:
     for name, split in pools.items():
         if split.num_overlaps:
             yield (
-                f"{name}: {split.num_overlaps:,} rows dropped: they also stand in the source's "
-                "own test or validation split."
+                f"{name}: rows dropped because the source's own test or validation split holds "
+                f"them: {split.num_overlaps:,}."
             )
         if split.num_duplicates:
             done = "dropped before the draw" if split.duplicates_dropped else "kept"
-            yield f"{name}: {split.num_duplicates:,} rows repeat an earlier one; {done}."
+            yield f"{name}: rows that repeat an earlier one: {split.num_duplicates:,}, {done}."
 
 
 def _about_tokens(tokenized: Mapping[SplitName, Tokenized], max_length: int) -> Iterator[str]:

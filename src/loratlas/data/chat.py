@@ -11,6 +11,7 @@ a trimmed space and then takes too many tokens or none; here the mask comes from
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -38,9 +39,9 @@ def chat_tokens(
         DataError: there is no chat template, it refuses a conversation, or it does not let one
             see which characters are the assistant's.
     """
-    template = _template_of(tokenizer)
-    special_ids = np.array(_special_ids(tokenizer), dtype=np.int32)
-    rendered = [_render(example, template, tokenizer) for example in examples]
+    chat = _chat_of(tokenizer)
+    special_ids = np.array(sorted(chat.special), dtype=np.int32)
+    rendered = [_render(example, chat) for example in examples]
     texts = encode_texts([text for text, _ in rendered], tokenizer)
     for text, (_, spans) in zip(texts, rendered, strict=True):
         scored = _inside(text, spans)
@@ -48,43 +49,48 @@ def chat_tokens(
         yield TokenStream(ids=text.ids, scored=scored, num_bytes=num_bytes)
 
 
-def _template_of(tokenizer: "PreTrainedTokenizerBase") -> str:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Chat:
+    """What is known of a tokenizer's way to write conversations."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    template: str
+    special: dict[int, str]
+    """Special tokens: the text of each by its id."""
+
+
+def _chat_of(tokenizer: "PreTrainedTokenizerBase") -> _Chat:
     try:
-        return str(tokenizer.get_chat_template())
+        template = str(tokenizer.get_chat_template())
     except ValueError as error:
         raise DataError(
             f"data.format: messages needs a chat template, and the tokenizer of "
             f"{tokenizer.name_or_path or 'this model'} has none; take a chat model, or another "
             "format (prompt_completion, alpaca)"
         ) from error
+    special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    added = tokenizer.added_tokens_decoder
+    special |= {number: token.content for number, token in added.items() if token.special}
+    return _Chat(tokenizer=tokenizer, template=template, special=special)
 
 
-def _special_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    added = tokenizer.added_tokens_decoder.items()
-    return sorted({*tokenizer.all_special_ids, *(number for number, t in added if t.special)})
-
-
-def _render(
-    example: Example, template: str, tokenizer: "PreTrainedTokenizerBase"
-) -> tuple[str, list[_Span]]:
+def _render(example: Example, chat: _Chat) -> tuple[str, list[_Span]]:
     """Return the conversation as text, and the stretches of it that are scored."""
     messages = [{"role": str(item.role), "content": item.text} for item in example.segments]
     try:
-        if _GENERATION.search(template) and not example.scores_all:
-            return _render_marked(messages, template, tokenizer)
-        text = _render_text(messages, tokenizer)
+        if _GENERATION.search(chat.template) and not example.scores_all:
+            return _render_marked(messages, chat)
+        text = _render_text(messages, chat)
         if example.scores_all:
             return text, [(0, len(text))]
-        return text, _spans_by_prefix(example, messages, text, tokenizer)
+        return text, _spans_by_prefix(example, messages, text, chat)
     except jinja2.TemplateError as error:
         raise DataError(
             f"{example.where}: the chat template refuses this conversation: {error}"
         ) from error
 
 
-def _render_marked(
-    messages: list[dict[str, str]], template: str, tokenizer: "PreTrainedTokenizerBase"
-) -> tuple[str, list[_Span]]:
+def _render_marked(messages: list[dict[str, str]], chat: _Chat) -> tuple[str, list[_Span]]:
     # a function of transformers (5.20 and later) beneath apply_chat_template; imported here
     # because it loads torch
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -92,21 +98,21 @@ def _render_marked(
     render: Any = render_jinja_template  # annotated as returning one string; it returns two lists
     texts, spans = render(
         conversations=[messages],
-        chat_template=template,
+        chat_template=chat.template,
         return_assistant_tokens_mask=True,
-        **tokenizer.special_tokens_map,
+        **chat.tokenizer.special_tokens_map,
     )
     return texts[0], spans[0]
 
 
 def _render_text(
     messages: list[dict[str, str]],
-    tokenizer: "PreTrainedTokenizerBase",
+    chat: _Chat,
     *,
     add_generation_prompt: bool = False,
 ) -> str:
     return str(
-        tokenizer.apply_chat_template(
+        chat.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=add_generation_prompt
         )
     )
@@ -116,7 +122,7 @@ def _spans_by_prefix(
     example: Example,
     messages: list[dict[str, str]],
     text: str,
-    tokenizer: "PreTrainedTokenizerBase",
+    chat: _Chat,
 ) -> list[_Span]:
     spans = []
     for number, message in enumerate(messages):
@@ -124,8 +130,8 @@ def _spans_by_prefix(
             continue
         before = ""
         if number:
-            before = _render_text(messages[:number], tokenizer, add_generation_prompt=True)
-        after = _render_text(messages[: number + 1], tokenizer)
+            before = _render_text(messages[:number], chat, add_generation_prompt=True)
+        after = _render_text(messages[: number + 1], chat)
         turn = after.removeprefix(before)
         # the turn must begin with what the assistant says: neither a header nor anything that
         # the template invents may be scored unseen
@@ -137,15 +143,14 @@ def _spans_by_prefix(
                 f"{number + 1} does not show which part is the assistant's; mark it in the "
                 "template, or set loss_on: everything"
             )
-        spans.append((len(before), len(before) + _end_of_turn(turn, tokenizer)))
+        spans.append((len(before), len(before) + _end_of_turn(turn, chat)))
     return spans
 
 
-def _end_of_turn(turn: str, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Leave out the white space after an end-of-text token: no model is asked to write it."""
+def _end_of_turn(turn: str, chat: _Chat) -> int:
+    """Leave out the white space after an end-of-turn token: no model is asked to write it."""
     kept = turn.rstrip()
-    end = tokenizer.eos_token
-    return len(kept) if end and kept.endswith(str(end)) else len(turn)
+    return len(kept) if kept.endswith(tuple(chat.special.values())) else len(turn)
 
 
 def _inside(text: EncodedText, spans: Sequence[_Span]) -> NDArray[np.bool_]:

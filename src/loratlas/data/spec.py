@@ -31,7 +31,7 @@ class DataSpec:
     validation: int | None = None
     """Rows that choose the learning rate; None takes the source's own split, or none."""
     test: int | None = None
-    """Rows that the answer is read from; None takes the source's own split."""
+    """Rows that the answer is read from; None takes the source's own split, and needs one."""
     loss_on: LossOn = "response"
     """Which tokens are trained on and scored; the first three name the answer of a row."""
     max_length: int = 512

@@ -189,6 +189,6 @@ def _check_enough(
     ]
     after = f" ({pool.num_rows:,} less {', '.join(lost)})" if lost else ""
     raise DataError(
-        f"{pool.name}: too few rows: it has {len(pool.examples):,} usable rows{after}, "
-        f"and {wanted}{total} were asked for"
+        f"{pool.name}: too few rows: usable {len(pool.examples):,}{after}, "
+        f"asked for {wanted}{total}"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loratlas.anatomy.sites import Anatomy, Family, Site
 from loratlas.placement.expressions import Combined, Expression, File, Names, Rule, Scoped, walk
+from loratlas.placement.peft_config import reached_as_parameters
 from loratlas.placement.placement import Adapter, Placement
 from loratlas.placement.resolve import Paths, Resolver, roles_of
 
@@ -198,12 +199,19 @@ def _router_adapted(case: _Case) -> Iterator[Lint]:
 
 def _head_tied(case: _Case) -> Iterator[Lint]:
     """An adapter on one side of a tensor that embedding and head share."""
+    anatomy = case.resolver.anatomy
+    heads = [site for site in anatomy.sites if site.role.family is Family.HEAD]
+    shapes = {(head.d_out, head.d_in) for head in heads}
     tied = [
         adapter
-        for family in (Family.EMBEDDING, Family.HEAD)
-        for adapter in _of_family(case.placement, family)
+        for adapter in case.placement.adapters
+        if adapter.site.role.family is Family.HEAD
+        or (
+            adapter.site.role.family is Family.EMBEDDING
+            and (adapter.site.d_in, adapter.site.d_out) in shapes
+        )
     ]
-    if tied and case.resolver.anatomy.tied_head:
+    if tied and anatomy.tied_head:
         yield Lint(
             code="head-tied",
             message=(
@@ -214,14 +222,14 @@ def _head_tied(case: _Case) -> Iterator[Lint]:
 
 
 def _expert_dropout(case: _Case) -> Iterator[Lint]:
-    """Dropout beside fused expert parameters, which PEFT refuses."""
-    experts = [a for a in case.placement.adapters if a.site.kind == "expert"]
+    """Dropout on adapters of parameters, as fused experts have them, which PEFT refuses."""
+    experts = reached_as_parameters(case.placement)
     if experts and case.dropout:
         yield Lint(
             code="expert-dropout",
             message=(
-                f"{_sites(experts)}: PEFT refuses dropout on adapters of expert parameters; "
-                f"dropout is {case.dropout:g} and has to be 0"
+                f"{_sites(experts)}: PEFT refuses dropout on adapters of parameters, such as those "
+                f"of experts; dropout is {case.dropout:g} and has to be 0"
             ),
         )
 

@@ -13,8 +13,12 @@ How PEFT 0.21 reads a configuration decides the form that is written:
   configuration itself, and then saves those (`BaseTuner.inject_adapter`). `adapter_config`
   gives what has to be written instead.
 - ``target_modules=None`` means the defaults of the model type; an empty list means none.
-- PEFT warns that pattern keys of expert parameters are ignored, though they take effect. The
-  experts' most common rank is therefore the default rank, which needs no key.
+- PEFT warns that pattern keys of parameters are ignored, though they take effect. The most
+  common rank of parameters is therefore the default rank, which needs no key.
+- On models with fused experts PEFT takes a module's name that ends in ``gate_proj``, ``down_proj``
+  and the like for an expert's name of older checkpoints, and widens it to the experts of every
+  layer (`peft.utils.transformers_weight_conversion`). Such a module of a dense block or a shared
+  expert is targeted by its parameter, ``....down_proj.weight``, which is left as it is.
 """
 
 import json
@@ -31,8 +35,7 @@ from loratlas.placement.placement import Adapter, Placement
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-# What `read_peft` understands. Any other field must be empty or at PEFT's default.
-_READ = ("target_modules", "target_parameters", "r", "lora_alpha", "rank_pattern", "alpha_pattern")
+# Fields that change which sites are adapted, or how, and that `read_peft` does not read yet.
 _REFUSED = (
     "layers_to_transform",
     "layers_pattern",
@@ -42,6 +45,10 @@ _REFUSED = (
     "trainable_token_indices",
     "use_dora",
 )
+
+
+# The names that PEFT gives another meaning on models with fused experts.
+_RENAMED = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 
 
 def to_peft(placement: Placement, *, dropout: float = 0.0) -> "LoraConfig":
@@ -54,8 +61,8 @@ def to_peft(placement: Placement, *, dropout: float = 0.0) -> "LoraConfig":
         dropout: dropout on the input of every adapter.
 
     Raises:
-        PlacementError: the placement is empty, has dropout on expert parameters, or an expert
-            parameter whose path PEFT cannot tell from a longer one.
+        PlacementError: the placement is empty, has dropout on a site that PEFT reaches as a
+            parameter, or a parameter whose path PEFT cannot tell from a longer one.
     """
     # Imported here because peft imports torch.
     from peft import LoraConfig
@@ -95,15 +102,18 @@ def adapter_config(
 def _fields(placement: Placement, dropout: float) -> dict[str, Any]:
     if not placement.adapters:
         raise PlacementError("an empty placement has no configuration: there is nothing to adapt")
-    experts = [adapter for adapter in placement.adapters if adapter.site.kind == "expert"]
-    if experts and dropout:
+    fused = _has_fused_experts(placement.anatomy)
+    names = {a.site.path: _name(a.site, fused) for a in placement.adapters}
+    by_parameter = reached_as_parameters(placement)
+    if by_parameter and dropout:
         raise PlacementError(
-            f"PEFT refuses dropout on adapters of expert parameters: {experts[0].site.path} is "
-            f"placed and dropout is {dropout:g}; it has to be 0"
+            "PEFT refuses dropout on adapters of parameters, such as those of experts: "
+            f"{names[by_parameter[0].site.path]} is placed and dropout is {dropout:g}; "
+            "it has to be 0"
         )
-    rank, alpha = _default(experts or placement.adapters)
-    modules = [a.site.path for a in placement.adapters if a.site.kind != "expert"]
-    parameters = [a.site.path for a in experts]
+    rank, alpha = _default(by_parameter or placement.adapters)
+    parameters = [names[a.site.path] for a in by_parameter]
+    modules = [a.site.path for a in placement.adapters if a not in by_parameter]
     _refuse_suffixes(parameters, placement.anatomy)
     return {
         "task_type": None,
@@ -116,14 +126,39 @@ def _fields(placement: Placement, dropout: float) -> dict[str, Any]:
         "target_modules": _targets(modules, placement.anatomy),
         "target_parameters": parameters or None,
         "rank_pattern": {
-            _pattern(a.site.path): a.rank for a in placement.adapters if a.rank != rank
+            _pattern(names[a.site.path]): a.rank for a in placement.adapters if a.rank != rank
         },
         "alpha_pattern": {
-            _pattern(a.site.path): _plain(a.alpha)
+            _pattern(names[a.site.path]): _plain(a.alpha)
             for a in placement.adapters
             if _plain(a.alpha) != alpha
         },
     }
+
+
+def reached_as_parameters(placement: Placement) -> list[Adapter]:
+    """Return the adapters that PEFT reaches as parameters, which take no dropout."""
+    fused = _has_fused_experts(placement.anatomy)
+    return [a for a in placement.adapters if _is_parameter(a.site, fused)]
+
+
+def _has_fused_experts(anatomy: Anatomy) -> bool:
+    return any(site.num_experts for site in anatomy.sites)
+
+
+def _is_parameter(site: Site, fused: bool) -> bool:
+    """Whether PEFT has to reach a site as a parameter; `fused`: the model has fused experts."""
+    renamed = fused and site.path.rsplit(".", 1)[-1] in _RENAMED
+    return site.kind == "expert" or renamed
+
+
+def _name(site: Site, fused: bool) -> str:
+    """Return what PEFT calls the target of a site: the module, or its parameter."""
+    return _parameter(site) if _is_parameter(site, fused) else site.path
+
+
+def _parameter(site: Site) -> str:
+    return site.path if site.kind == "expert" else f"{site.path}.weight"
 
 
 def _default(adapters: Iterable[Adapter]) -> tuple[int, float]:
@@ -143,13 +178,13 @@ def _pattern(path: str) -> str:
 
 def _targets(paths: list[str], anatomy: Anatomy) -> list[str] | str:
     """Return exact targets: a list, or one regular expression where a list would hit more."""
-    if _longer(paths, anatomy) <= set(paths):
+    if _longer(paths, anatomy.by_path) <= set(paths):
         return sorted(paths)
     return "|".join(re.escape(path) for path in sorted(paths))
 
 
 def _refuse_suffixes(parameters: list[str], anatomy: Anatomy) -> None:
-    extra = sorted(_longer(parameters, anatomy) - set(parameters))
+    extra = sorted(_longer(parameters, map(_parameter, anatomy.sites)) - set(parameters))
     if extra:
         raise PlacementError(
             f"PEFT cannot target {', '.join(sorted(parameters)[:3])} without {extra[0]}, whose "
@@ -157,10 +192,10 @@ def _refuse_suffixes(parameters: list[str], anatomy: Anatomy) -> None:
         )
 
 
-def _longer(paths: Iterable[str], anatomy: Anatomy) -> set[str]:
-    """Return the paths of a model that end with one of these, and are longer."""
-    short = set(paths)
-    return {path for path in anatomy.by_path if any(end in short for end in _ends(path))}
+def _longer(names: Iterable[str], everything: Iterable[str]) -> set[str]:
+    """Return what, of everything, ends with one of these names and is longer."""
+    short = set(names)
+    return {name for name in everything if any(end in short for end in _ends(name))}
 
 
 def _ends(path: str) -> Iterable[str]:
@@ -181,21 +216,30 @@ def read_peft(config: Mapping[str, Any] | str | Path, anatomy: Anatomy) -> Place
         NotYetError: the configuration uses a field that is not read yet.
     """
     data = config if isinstance(config, Mapping) else _read_config(Path(config))
-    refused = [key for key in _REFUSED if data.get(key)]
-    if refused or data.get("peft_type", "LORA") != "LORA":
-        what = ", ".join(refused) or f"peft_type {data['peft_type']}"
-        raise NotYetError(f"a configuration with {what} is not read yet; it reads {_READ}")
-    modules = [site for site in anatomy.sites if site.kind != "expert"]
-    experts = [site for site in anatomy.sites if site.kind == "expert"]
-    targets = data.get("target_modules")
-    sites = _hit(() if targets is None else targets, modules, anatomy) + _hit(
-        data.get("target_parameters") or (), experts, anatomy
-    )
+    _refuse_unread(data)
+    modules = {site.path: site for site in anatomy.sites if site.kind != "expert"}
+    parameters = {_parameter(site): site for site in anatomy.sites}
+    targets = _hit(data["target_modules"], modules, anatomy)
+    targets |= _hit(data.get("target_parameters") or (), parameters, anatomy)
     return Placement(
         anatomy=anatomy,
-        adapters=tuple(_adapter_of(site, data) for site in sites),
+        adapters=tuple(_adapter_of(site, name, data) for name, site in targets.items()),
         scaling="rslora" if data.get("use_rslora") else "alpha/r",
     )
+
+
+def _refuse_unread(data: Mapping[str, Any]) -> None:
+    kind = data.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise NotYetError(f"a configuration of peft_type {kind} is not read yet; LORA is")
+    if data.get("target_modules") is None:
+        raise NotYetError(
+            "a configuration without target_modules means PEFT's defaults for the model type, "
+            "which are not read yet; list the modules"
+        )
+    refused = [key for key in _REFUSED if data.get(key)]
+    if refused:
+        raise NotYetError(f"a configuration with {', '.join(refused)} is not read yet")
 
 
 def _read_config(place: Path) -> Mapping[str, Any]:
@@ -207,32 +251,34 @@ def _read_config(place: Path) -> Mapping[str, Any]:
     return data
 
 
-def _hit(targets: str | Iterable[str], sites: list[Site], anatomy: Anatomy) -> list[Site]:
-    """Return the sites that targets match: a whole regular expression, or dotted suffixes."""
+def _hit(
+    targets: str | Iterable[str], named: Mapping[str, Site], anatomy: Anatomy
+) -> dict[str, Site]:
+    """Return what targets match, by name: a whole regular expression, or dotted suffixes."""
     if isinstance(targets, str):
         if targets == "all-linear":
             raise NotYetError("target_modules: all-linear is not read yet; list the modules")
-        return [site for site in sites if re.fullmatch(targets, site.path)]
+        return {name: site for name, site in named.items() if re.fullmatch(targets, name)}
     entries = set(targets)
-    hits = [site for site in sites if entries & {site.path, *_ends(site.path)}]
-    matched = {end for site in hits for end in (site.path, *_ends(site.path))}
+    hits = {name: site for name, site in named.items() if entries & {name, *_ends(name)}}
+    matched = {end for name in hits for end in (name, *_ends(name))}
     for entry in sorted(entries - matched):
         raise PlacementError(
             f"the configuration's target {entry} matches no site of {anatomy.model}"
-            f"{did_you_mean(entry, (site.path for site in sites))}"
+            f"{did_you_mean(entry, named)}"
         )
     return hits
 
 
-def _adapter_of(site: Site, data: Mapping[str, Any]) -> Adapter:
-    rank = _by_pattern(data.get("rank_pattern"), site.path, data.get("r", 8))
-    alpha = _by_pattern(data.get("alpha_pattern"), site.path, data.get("lora_alpha", 8))
+def _adapter_of(site: Site, name: str, data: Mapping[str, Any]) -> Adapter:
+    rank = _by_pattern(data.get("rank_pattern"), name, data.get("r", 8))
+    alpha = _by_pattern(data.get("alpha_pattern"), name, data.get("lora_alpha", 8))
     return Adapter(site=site, rank=int(rank), alpha=alpha)
 
 
-def _by_pattern(patterns: Mapping[str, float] | None, path: str, default: float) -> float:
-    """Return the value of the first pattern that matches a path, as PEFT looks it up."""
+def _by_pattern(patterns: Mapping[str, float] | None, name: str, default: float) -> float:
+    """Return the value of the first pattern that matches a name, as PEFT looks it up."""
     for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", path):
+        if re.match(rf"(.*\.)?({pattern})$", name):
             return value
     return default

@@ -41,6 +41,9 @@ from loratlas.placement.saved import SavedAdapter, read_saved
 
 Paths = frozenset[str]
 
+# T5 has embeddings inside its blocks (of relative positions): the word decides, not the place.
+_NAMED_WHEN_WANTED = (Family.ROUTER, Family.EMBEDDING, Family.HEAD)
+
 # What one fused map holds: asking for a piece of it gets a message that names the whole.
 _FUSED: Mapping[str, tuple[str, ...]] = {
     "qkv": ("q", "k", "v"),
@@ -211,11 +214,11 @@ def _refuse_overlap(selected: list[tuple[Part, Paths]]) -> None:
 
 
 def _means(word: Word, site: Site) -> bool:
-    """Whether a word means a site. `all` leaves out routers and what is outside blocks."""
+    """Whether a word means a site. `all` is what stands in a block, less `_NAMED_WHEN_WANTED`."""
     if word.part and word.part != site.role.part:
         return False
     if word.word == ALL:
-        return site.in_block and site.role.family is not Family.ROUTER
+        return site.in_block and site.role.family not in _NAMED_WHEN_WANTED
     return site.role.family in WORDS[word.word]
 
 

@@ -81,7 +81,7 @@ def _problem(
 
 
 def _later_measures(document: Document, data: dict[str, Any]) -> list[Problem]:
-    """Take the measures of later versions out of the data; a misspelt one stays in."""
+    """Find the measures of later versions; a misspelt one is left to the check of values."""
     given = data.get("measures")
     if not isinstance(given, list):
         return []
@@ -91,7 +91,7 @@ def _later_measures(document: Document, data: dict[str, Any]) -> list[Problem]:
         if isinstance(name, str) and name not in _MEASURES and not did_you_mean(name, _MEASURES)
     ]
     if later:
-        data["measures"] = [name for i, name in enumerate(given) if i not in later] or ["loss"]
+        data["measures"] = list(_MEASURES)
     return [
         _problem(
             document,

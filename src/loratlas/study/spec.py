@@ -16,19 +16,7 @@ from loratlas.study.document import Document, parse_document, read_document
 from loratlas.study.messages import problems_of
 from loratlas.study.problems import raise_problems
 from loratlas.study.values import Device, Match
-from loratlas.train.trial import TrainingSpec
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelRef:
-    """Which base model a study adapts."""
-
-    name: str
-    """Hub name, folder, or a bundled model such as demo:gpt2."""
-    revision: str | None = None
-    """Branch, tag or commit of a model on the hub."""
-    trust_remote_code: bool = False
-    """Whether code that comes with the model may run."""
+from loratlas.train.trial import ModelRef, TrainingSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,1 @@
+"""The bundled world: a model and two fine-tuning tasks that need no download."""

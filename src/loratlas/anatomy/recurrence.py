@@ -1,0 +1,50 @@
+"""Which maps belong to a mixer that carries a state along the positions?
+
+Such a mixer (state space, linear attention with a state, gated short convolution) reads
+the stream, mixes positions by a convolution, a running sum or a loop over positions, and
+writes the stream, without a softmax over positions.
+"""
+
+from collections.abc import Sequence
+
+from loratlas.anatomy.graph import SOURCES, Kind, Node, walk
+from loratlas.anatomy.roles import Roles
+from loratlas.anatomy.sites import Family
+
+_MIXING = frozenset({Kind.CONVOLUTION, Kind.SCAN})
+# A loop over the positions leaves at least this many joined values.
+_LOOP_LENGTH = 6
+
+
+def recurrence(maps: Sequence[Node], roles: Roles) -> None:
+    """Give ``recurrent.in``, ``recurrent.out`` and, for maps in between, ``recurrent.inner``."""
+    mixers: list[tuple[Node, list[Node]]] = []
+    for node in maps:
+        if node.inputs and roles.free(node):
+            before = _mixed_maps(node, roles)
+            if before:
+                mixers.append((node, before))
+    fed = {n.path for _, before in mixers for n in before}
+    mixing = {node.path for node, _ in mixers}
+    for node, before in mixers:
+        roles.give(node, Family.RECURRENT, "inner" if node.path in fed else "out")
+        for other in before:
+            inner = other.path in mixing or _reads_own_block(other, roles)
+            roles.give(other, Family.RECURRENT, "inner" if inner else "in")
+
+
+def _mixed_maps(node: Node, roles: Roles) -> list[Node]:
+    """Return the free maps of the block whose outputs reach a map through mixed positions."""
+    behind = list(walk(node.inputs[0], lambda n: n.inputs, SOURCES))
+    sources = [n for n in behind if n.kind in SOURCES and n.kind is not Kind.PARAMETER]
+    if not all(n.kind is Kind.MAP and roles.free(n) and roles.together(n, node) for n in sources):
+        return []
+    joined = sum(n.kind is Kind.MERGE for n in behind)
+    mixed = any(n.kind in _MIXING for n in behind) or joined >= _LOOP_LENGTH
+    return sources if mixed else []
+
+
+def _reads_own_block(node: Node, roles: Roles) -> bool:
+    """Whether a map reads another map of its block, with no residual sum in between."""
+    behind = walk(node.inputs[0], lambda n: n.inputs, SOURCES | {Kind.ADD})
+    return any(n.kind is Kind.MAP and roles.together(n, node) for n in behind)

@@ -1,0 +1,149 @@
+"""Warnings: when each is given, when it is not, and what it says."""
+
+import json
+
+import pytest
+
+import anatomies
+from loratlas.placement.lints import lints
+from loratlas.placement.match import match_parameters
+from loratlas.placement.placement import LoraSpec, place
+from loratlas.placement.rules import parse
+
+GPT2 = anatomies.gpt2(width=8, layers=4, vocabulary=64)
+LLAMA = anatomies.llama()
+MIXTRAL = anatomies.mixtral()
+
+
+def found(anatomy, rule, *, dropout=0.0, root=None, **options):
+    parsed = parse(rule)
+    placed = place(anatomy, parsed, root=root, **options)
+    return lints(parsed, placed, anatomy, dropout=dropout, root=root)
+
+
+def messages(code, *arguments, **options):
+    return [lint.message for lint in found(*arguments, **options) if lint.code == code]
+
+
+def test_nothing_is_said_about_a_plain_rule():
+    assert found(LLAMA, "all") == []
+    assert found(GPT2, "attention:4 + feed_forward:2") == []
+
+
+def test_a_name_in_two_blocks_is_told_with_both_lists():
+    (message,) = messages("ambiguous-name", GPT2, "names(c_attn, c_proj)")
+    assert message == (
+        "names(c_proj) stands in attention and feed_forward: "
+        "attention.o (4), such as transformer.h.0.attn.c_proj; "
+        "feed_forward.down (4), such as transformer.h.0.mlp.c_proj"
+    )
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "names(c_proj) & attention",
+        "attention & names(c_proj)",
+        "names(c_proj) - feed_forward",
+        "feed_forward | names(c_proj) & attention",
+        "names(attn.c_proj)",
+        "attention - names(c_proj)",
+    ],
+)
+def test_a_name_that_the_rule_narrows_to_one_block_is_not_ambiguous(rule):
+    assert messages("ambiguous-name", GPT2, rule) == []
+
+
+def test_a_name_that_takes_away_from_two_blocks_is_ambiguous():
+    assert len(messages("ambiguous-name", GPT2, "all - names(c_proj)")) == 1
+    assert len(messages("ambiguous-name", GPT2, "all - (all - names(c_proj))")) == 1
+
+
+def test_self_and_cross_attention_are_one_word():
+    assert messages("ambiguous-name", anatomies.t5(), "names(q, v)") == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("attention | expert", "selects nothing: expert: llama has no expert site; its roles are"),
+        ("attention + expert:4", "selects nothing: expert: llama has no expert site"),
+        ("all - attention.qkv", "llama has no attention.qkv; its attention roles are attention.q"),
+        ("all | head & attention", "head & attention: head and attention share no site"),
+        ("all | head @ first(1)", "head @ first(1): head has no site in that scope"),
+    ],
+)
+def test_an_operand_that_selects_nothing_is_told(rule, message):
+    (given,) = messages("dead-entry", LLAMA, rule)
+    assert message in given
+
+
+def test_asking_a_fused_model_for_a_piece_names_the_whole():
+    (given,) = messages("dead-entry", GPT2, "attention.q | feed_forward")
+    assert "gpt2 fuses q, k and v in attention.qkv" in given
+
+
+def test_only_the_innermost_empty_operand_is_told():
+    given = messages("dead-entry", LLAMA, "all | (expert @ first(1)) & attention")
+    assert [message.split(":")[1] for message in given] == [" expert"]
+
+
+def test_a_rank_above_the_smaller_dimension():
+    (given,) = messages("rank-exceeds-dimension", LLAMA, "attention", rank=20)
+    assert given.startswith("8 sites: the rank is above the smaller dimension, such as rank 20 for")
+    assert "32 x 16 at model.layers.0.self_attn.k_proj" in given
+    assert messages("rank-exceeds-dimension", LLAMA, "attention", rank=16) == []
+
+
+def test_a_rank_that_matching_raised_above_a_dimension():
+    rule = parse("attention.k @ first(1)")
+    matched = match_parameters(rule, LLAMA, 48 * 40, lora=LoraSpec()).placement
+    assert [lint.code for lint in lints(rule, matched, LLAMA)] == ["rank-exceeds-dimension"]
+
+
+def test_scale_varies_when_alpha_is_fixed_and_ranks_differ():
+    rule = "attention:16 + feed_forward:4"
+    (given,) = messages("scale-varies", LLAMA, rule, alpha=32, scaling="alpha/r")
+    assert given.startswith("the scale differs between sites, from 2 (rank 16) to 8 (rank 4)")
+    assert len(messages("scale-varies", LLAMA, rule, scaling="rslora")) == 1
+    assert messages("scale-varies", LLAMA, rule, rank=7, alpha=3, scaling="constant") == []
+    assert messages("scale-varies", LLAMA, "all", scaling="alpha/r") == []
+
+
+def test_an_adapted_router():
+    (given,) = messages("router-adapted", MIXTRAL, "router")
+    assert given.startswith("2 sites: the router is adapted")
+    assert messages("router-adapted", MIXTRAL, "all") == []
+
+
+def test_an_adapted_side_of_a_tied_head():
+    assert len(messages("head-tied", GPT2, "head")) == 1
+    assert len(messages("head-tied", GPT2, "embedding")) == 1
+    assert messages("head-tied", GPT2, "all") == []
+    assert messages("head-tied", LLAMA, "head") == []
+    assert messages("head-tied", anatomies.t5(), "embedding @ encoder") == []
+
+
+def test_dropout_beside_experts():
+    (given,) = messages("expert-dropout", MIXTRAL, "all", dropout=0.1)
+    assert given.startswith("4 sites: PEFT refuses dropout on adapters of parameters, such as")
+    assert given.endswith("dropout is 0.1 and has to be 0")
+    dense = "dense_feed_forward.down"
+    assert len(messages("expert-dropout", anatomies.qwen3_moe(), dense, dropout=0.1)) == 1
+    assert messages("expert-dropout", MIXTRAL, "attention", dropout=0.1) == []
+    assert messages("expert-dropout", MIXTRAL, "all") == []
+
+
+def test_alphas_of_a_file_that_the_study_does_not_use(tmp_path):
+    saved = place(LLAMA, "attention:4", rank=4, alpha=8).to_json()
+    (tmp_path / "saved.json").write_text(json.dumps(saved))
+    rule = "file(saved.json)"
+    assert messages("file-scale", LLAMA, rule, rank=16, alpha=32, root=tmp_path) == []
+    (given,) = messages("file-scale", LLAMA, rule, rank=16, alpha=16, root=tmp_path)
+    assert given.startswith('file("saved.json") gives 16 sites another alpha than this placement')
+    assert "8 for 4 at model.layers.0.self_attn.q_proj" in given
+
+
+def test_a_lint_is_plain_data():
+    (lint,) = found(MIXTRAL, "router", rank=2)
+    assert lint.to_json() == {"code": "router-adapted", "message": lint.message}
