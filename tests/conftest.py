@@ -10,8 +10,8 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-_NAMES = "Ada Ben Cleo Dan Eva Finn Gus Hana".split()
-_PLACES = "Oslo Rome Lima Cairo Delhi Quito".split()
+_NAMES = ["Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana"]
+_PLACES = ["Oslo", "Rome", "Lima", "Cairo", "Delhi", "Quito"]
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -67,7 +67,13 @@ def tiny_folder(tmp_path_factory) -> Path:
     ).save_pretrained(folder)
     torch.manual_seed(0)
     config = GPT2Config(
-        n_layer=3, n_embd=32, n_head=4, n_positions=64, vocab_size=400, bos_token_id=0, eos_token_id=0
+        n_layer=3,
+        n_embd=32,
+        n_head=4,
+        n_positions=64,
+        vocab_size=400,
+        bos_token_id=0,
+        eos_token_id=0,
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     return folder
@@ -82,7 +88,13 @@ def study_folder(tmp_path, tiny_folder) -> Path:
         f"""\
 name: tiny
 model: {tiny_folder}
-data: {{source: rows.jsonl, format: prompt_completion, train: 32, validation: 8, test: 12, max_length: 48}}
+data:
+  source: rows.jsonl
+  format: prompt_completion
+  train: 32
+  validation: 8
+  test: 12
+  max_length: 48
 placements:
   full: all
   attention: attention

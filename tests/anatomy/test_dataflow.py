@@ -10,9 +10,13 @@ from transformers import (
     BertConfig,
     BloomConfig,
     DeepseekV3Config,
+    Gemma2Config,
     GPT2Config,
     GPTNeoXConfig,
+    JambaConfig,
     LlamaConfig,
+    LongformerConfig,
+    MambaConfig,
     MistralConfig,
     MixtralConfig,
     OPTConfig,
@@ -20,6 +24,7 @@ from transformers import (
     Qwen2Config,
     Qwen2MoeConfig,
     Qwen3Config,
+    SwitchTransformersConfig,
     T5Config,
 )
 
@@ -331,6 +336,78 @@ def test_latent_attention(read_config):
     assert roles(anatomy)["model.layers.0.mlp.down_proj"] == "feed_forward.down"
     assert roles(anatomy)["model.layers.1.mlp.experts.down_proj"] == "expert.down"
     assert roles(anatomy)["model.layers.1.mlp.shared_experts.down_proj"] == "shared_expert.down"
+
+
+def test_softcapped_scores_are_attention(read_config):
+    config = Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8, query_pre_attn_scalar=8)
+    anatomy = read_config(config.to_dict())
+    assert {str(s.role) for s in anatomy.sites if s.in_block} == GATED
+
+
+def test_forward_pass_that_looks_at_its_mask(read_config):
+    config = LongformerConfig(**SMALL, attention_window=4, architectures=["LongformerForMaskedLM"])
+    anatomy = read_config(config.to_dict())
+    used = [s.role.part for s in anatomy.sites if s.layer == 1 and s.reason is None]
+    assert used == ["q", "k", "v", "o", "up", "down"]
+    unused = {s.path.split(".")[-1] for s in anatomy.sites if s.layer == 1 and s.reason}
+    assert unused == {"query_global", "key_global", "value_global"}
+
+
+def test_experts_that_are_modules_all_have_the_role_of_the_one_that_ran(read_config):
+    config = SwitchTransformersConfig(
+        vocab_size=99,
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_heads=4,
+        num_layers=2,
+        num_decoder_layers=2,
+        num_sparse_encoder_layers=1,
+        num_sparse_decoder_layers=1,
+        num_experts=4,
+    )
+    found = Counter(roles(read_config(config.to_dict())).values())
+    assert found["expert.up"] == found["expert.down"] == 2 * 4
+    assert found["router"] == 2
+    assert found["other"] == 0
+
+
+def test_state_space_mixers_are_recurrent(read_config):
+    config = MambaConfig(vocab_size=99, hidden_size=32, state_size=4, num_hidden_layers=2)
+    anatomy = read_config(config.to_dict())
+    assert {p: r for p, (r, _, _) in block(anatomy, "backbone.layers.1.mixer.").items()} == {
+        "in_proj": "recurrent.in",
+        "x_proj": "recurrent.inner",
+        "dt_proj": "recurrent.inner",
+        "out_proj": "recurrent.out",
+    }
+    assert anatomy.stacks == {"decoder": 2}
+
+
+def test_hybrid_of_attention_and_recurrence(read_config):
+    config = JambaConfig(
+        **{**SMALL, "num_hidden_layers": 4},
+        num_key_value_heads=2,
+        attn_layer_period=4,
+        attn_layer_offset=2,
+        expert_layer_period=2,
+        expert_layer_offset=1,
+        num_experts=4,
+        mamba_d_state=4,
+        mamba_dt_rank=4,
+        use_mamba_kernels=False,
+    )
+    anatomy = read_config(config.to_dict())
+    families = [
+        sorted({str(s.role.family) for s in anatomy.sites if s.layer == layer})
+        for layer in range(4)
+    ]
+    assert families == [
+        ["feed_forward", "recurrent"],
+        ["expert", "recurrent", "router"],
+        ["attention", "feed_forward"],
+        ["expert", "recurrent", "router"],
+    ]
 
 
 def test_every_map_and_table_is_listed_once_in_model_order(read_config):

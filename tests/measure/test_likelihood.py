@@ -18,7 +18,7 @@ def scored(base, rows, **changes):
 
 
 def one_by_one(base, rows):
-    """Σ −ln p(token | tokens before) for every row, in the plainest torch there is."""
+    """Σ -ln p(token | tokens before) for every row, in the plainest torch there is."""
     found = []
     with torch.no_grad():
         for row in rows:
@@ -79,7 +79,7 @@ def test_labels_are_shifted_once(base):
     """A model that copies its input is perfect without the shift, and must look bad with it."""
 
     class Copier(torch.nn.Module):
-        def forward(self, input_ids, attention_mask):
+        def forward(self, input_ids, attention_mask):  # noqa: ARG002
             logits = 50.0 * torch.nn.functional.one_hot(input_ids, 400).float()
             return type("Output", (), {"logits": logits})
 

@@ -57,7 +57,9 @@ def test_pickled_weights_are_refused(tiny_folder, tmp_path):
     folder = tmp_path / "pickled"
     shutil.copytree(tiny_folder, folder)
     (folder / "model.safetensors").unlink()
-    torch.save(GPT2LMHeadModel.from_pretrained(tiny_folder).state_dict(), folder / "pytorch_model.bin")
+    torch.save(
+        GPT2LMHeadModel.from_pretrained(tiny_folder).state_dict(), folder / "pytorch_model.bin"
+    )
     with pytest.raises(ModelError, match="the model cannot be loaded"):
         load(folder)
 

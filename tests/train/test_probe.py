@@ -1,14 +1,11 @@
-import pytest
-import torch
+from dataclasses import replace
 
 from loratlas.placement.placement import place
-from loratlas.train.probe import TIMED_STEPS, WARMUP_STEPS, ProbeTask, probe
-from loratlas.train.reference import ENGINE, fit
 from loratlas.train.adapters import new_adapters
+from loratlas.train.probe import TIMED_STEPS, ProbeTask, _tokens_of_steps, probe
 from loratlas.train.randomness import row_order
+from loratlas.train.reference import ENGINE, fit
 from loratlas.train.trial import ModelRef, TrainingSpec
-from dataclasses import replace
-from loratlas.train.probe import _tokens_of_steps
 
 
 def task(base, anatomy, prepared, **changes):
@@ -53,7 +50,9 @@ def test_a_probe_leaves_the_trials_alone(base, anatomy, prepared):
 
     def losses():
         with new_adapters(base, placement, seed=0, dropout=0.0) as model:
-            return fit(base, model, prepared.train.rows, training, learning_rate=1e-2, seed=0).losses
+            return fit(
+                base, model, prepared.train.rows, training, learning_rate=1e-2, seed=0
+            ).losses
 
     first = losses()
     probe(replace(task(base, anatomy, prepared), placement=placement))

@@ -3,12 +3,14 @@ from peft import LoraConfig, get_peft_model
 
 from loratlas.errors import VerificationError
 from loratlas.placement.placement import place
+from loratlas.train.base import quiet
 from loratlas.train.verify import verify
 
 
 def wrapped(base, **fields):
     config = LoraConfig(**{"r": 4, "lora_alpha": 8, "fan_in_fan_out": True, **fields})
-    return get_peft_model(base.model, config)
+    with quiet():
+        return get_peft_model(base.model, config)
 
 
 def refusal(base, placement, **fields):
@@ -52,7 +54,12 @@ def test_a_missing_site_a_rank_and_a_scale_are_caught(base, anatomy):
 
 def test_a_rank_pattern_whose_order_decides_is_caught(base, anatomy):
     """PEFT takes the first match of a pattern: a general key before a special one hides it."""
-    placement = place(anatomy, "attention.qkv - names(h.0.attn.c_attn):4 + names(h.0.attn.c_attn):2", alpha=8, rank=4)
+    placement = place(
+        anatomy,
+        "attention.qkv - names(h.0.attn.c_attn):4 + names(h.0.attn.c_attn):2",
+        alpha=8,
+        rank=4,
+    )
     message = refusal(
         base,
         placement,

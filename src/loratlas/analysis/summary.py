@@ -75,9 +75,7 @@ def _arm(
     rate: float | None,
     probe: Probe | None,
 ) -> _Arm:
-    own = [
-        t for t in trials if t.placement_digest == placement.digest and t.learning_rate == rate
-    ]
+    own = [t for t in trials if t.placement_digest == placement.digest and t.learning_rate == rate]
     own.sort(key=lambda trial: trial.seed)
     losses = {t.seed: store.scores(t.digest)[SPLIT].loss for t in own if t.status == "done"}
     return _Arm(placement=placement, learning_rate=rate, trials=own, losses=losses, probe=probe)

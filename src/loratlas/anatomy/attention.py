@@ -103,15 +103,22 @@ def latent_attention(maps: Sequence[Node], roles: Roles) -> None:
         stem = _latent_part(roles.found.get(node.path))
         if stem is None or not node.inputs:
             continue
-        for before in nearest_maps(node.inputs[0], SOURCES | {Kind.ADD}):
-            if roles.together(before, node) and before.path != node.path:
-                stems[before.path].add(stem)
-                chains.append((before, node, stem))
+        for before in _latents(node, roles):
+            stems[before.path].add(stem)
+            chains.append((before, node, stem))
     for before, node, stem in chains:
         if len(stems[before.path]) == 1:
             family = roles.found[node.path].family
             roles.found[before.path] = Role(family=family, part=f"{stem}_down")
             roles.found[node.path] = Role(family=family, part=f"{stem}_up")
+
+
+def _latents(node: Node, roles: Roles) -> list[Node]:
+    """Return the maps whose output is all that a projection reads, in its own block."""
+    stop = SOURCES | {Kind.ADD}
+    ends = [n for n in walk(node.inputs[0], lambda n: n.inputs, stop) if n.kind in stop]
+    own = [n for n in ends if n.kind is Kind.MAP and roles.together(n, node)]
+    return [n for n in own if n.path != node.path] if len(own) == len(ends) else []
 
 
 def _latent_part(role: Role | None) -> str | None:

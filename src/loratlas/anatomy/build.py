@@ -113,12 +113,16 @@ def _library_model(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreT
 
 
 def _own_part(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedConfig:
-    """Return the text part of a configuration for a class that is made from it alone."""
+    """Return the part of a configuration that a class is made from: mostly all of it."""
     expected = cls.config_class
     if expected is None or isinstance(config, expected):
         return config
-    text = config.get_text_config()
-    return text if isinstance(text, expected) else config
+    return next((part for part in _sub_configs(config) if isinstance(part, expected)), config)
+
+
+def _sub_configs(config: PreTrainedConfig) -> list[PreTrainedConfig]:
+    parts = (getattr(config, name, None) for name in config.sub_configs)
+    return [part for part in parts if isinstance(part, PreTrainedConfig)]
 
 
 def _remote_model(source: Source, revision: str | None) -> PreTrainedModel:
@@ -148,7 +152,7 @@ def _prefer_visible_steps(config: PreTrainedConfig) -> None:
     """Ask for attention and experts as plain steps: fused kernels hide what they do."""
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
-    for part in (config, config.get_text_config()):
+    for part in (config, *_sub_configs(config)):
         part.use_cache = False
 
 

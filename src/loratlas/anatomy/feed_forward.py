@@ -31,7 +31,9 @@ def feed_forward(maps: Sequence[Node], roles: Roles) -> None:
             continue
         pattern = _pattern(_arrivals(down.inputs[0]))
         inner = list(pattern.values())
-        if not inner or not all(roles.free(n) and roles.together(n, down) for n in inner):
+        if not inner or _scales_stream(down):
+            continue
+        if not all(roles.free(n) and roles.together(n, down) for n in inner):
             continue
         family = _feed_forward_family(down, inner, roles)
         for part, node in {**pattern, "down": down}.items():
@@ -117,6 +119,12 @@ def _choices_at(node: Node) -> list[Node]:
         for value in reader.inputs
     ]
     return [n for n in [*before, *around] if n.kind is Kind.CHOICE]
+
+
+def _scales_stream(down: Node) -> bool:
+    """Whether the result is a factor of the residual stream, as in a gated norm."""
+    products = [n for n in _readers(down) if n.kind is Kind.MULTIPLY]
+    return any(v.kind in (Kind.ADD, Kind.EMBEDDING) for n in products for v in n.inputs)
 
 
 def _beside_experts(down: Node, roles: Roles) -> bool:

@@ -1,6 +1,7 @@
 """Which torch functions mean what? Their names, as a torch function mode sees them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 ACTIVATIONS = frozenset(
     {
@@ -43,6 +44,15 @@ MATRIX_PRODUCTS: Mapping[str, tuple[int, int]] = {
     **dict.fromkeys(("addmm", "baddbmm", "addbmm", "baddbmm_"), (1, 2)),
     "__rmatmul__": (1, 0),
 }
+
+
+def content(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+    """Return the arguments whose values, not only shape and type, make the result."""
+    if name.endswith("_like") or name.startswith("new_"):
+        return ()
+    if name.endswith("_as") or name == "to":
+        return args[:1]
+    return args, kwargs
 
 
 def writes_in_place(name: str) -> bool:

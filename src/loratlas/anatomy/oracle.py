@@ -18,7 +18,9 @@ _META, _CPU = torch.device("meta"), torch.device("cpu")
 
 
 # Functions that take sizes: a size that is a tensor of its own is a number to them.
-_SIZED = frozenset({"view", "reshape", "expand", "narrow", "repeat", "unfold", "new_zeros"})
+_SIZED = frozenset(
+    {"view", "reshape", "expand", "narrow", "repeat", "unfold", "as_strided", "new_zeros"}
+)
 
 
 def settle_devices(
@@ -35,7 +37,7 @@ def settle_devices(
     if on_meta and writes_in_place(name) and isinstance(args[0], Tensor) and not args[0].is_meta:
         torch.utils.swap_tensors(args[0], _copied(args[0]))  # type: ignore[no-untyped-call]
     if on_meta and name in _SIZED:
-        args = tuple(_number(a) for a in args)
+        args, kwargs = _number(args), {k: _number(v) for k, v in kwargs.items()}
     settled = tuple(_settle(a, target) for a in args)
     return settled, {k: _settle(v, target) for k, v in kwargs.items()}
 

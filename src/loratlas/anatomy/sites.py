@@ -61,7 +61,9 @@ class Site:
         d_in: number of input features (rows of the vocabulary for an embedding).
         d_out: number of output features.
         num_experts: number of experts that the parameter holds, None for one map.
-        kind: how the weights are stored. ``conv1d`` is GPT-2's transposed linear map.
+        kind: how the weights are stored. ``conv1d`` is GPT-2's transposed linear map;
+            ``expert`` is a bare parameter, which PEFT reaches by ``target_parameters``:
+            the stacked matrices of experts, or the one matrix of a router.
         reason: why the role is ``other``; None for any other role.
     """
 

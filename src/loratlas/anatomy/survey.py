@@ -31,12 +31,16 @@ class _Flow:
     Attributes:
         maps: applications of maps and embeddings, in the order they ran.
         roles: role by path, for maps inside blocks.
+        used: paths of maps and embeddings that ran.
+        head: path of the language model head, None without one.
         bits: the bit of each input stream in a node's leaves.
         failure: why the forward pass could not be followed to its end, else None.
     """
 
     maps: Sequence[Node]
     roles: Mapping[str, Role]
+    used: frozenset[str]
+    head: str | None
     bits: Mapping[str, int]
     failure: str | None
 
@@ -62,7 +66,7 @@ def survey(name: str, model: PreTrainedModel) -> Anatomy:
     places = block_places(model)
     flow = _follow(model, places)
     stacks = _name_stacks(model, flow, places)
-    sites = tuple(_site(w, model, flow, places, stacks) for w in _weights(model, flow))
+    sites = tuple(_site(w, flow, places, stacks) for w in _weights(model, flow))
     return Anatomy(
         model=name,
         model_type=str(model.config.model_type),
@@ -86,7 +90,12 @@ def _follow(model: PreTrainedModel, places: Mapping[str, Place]) -> _Flow:
             failure = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
     roles = {} if failure else find_roles(tracer.maps, tracer.attentions, places)
     return _Flow(
-        maps=tracer.maps, roles=_with_twins(model, roles), bits=tracer.bits, failure=failure
+        maps=tracer.maps,
+        roles=_with_twins(model, roles),
+        used=frozenset(node.path for node in tracer.maps),
+        head=_head_path(model),
+        bits=tracer.bits,
+        failure=failure,
     )
 
 
@@ -222,14 +231,13 @@ def _parameter_weight(path: str, parameter: nn.Parameter, node: Node) -> _Weight
 
 def _site(
     weight: _Weight,
-    model: PreTrainedModel,
     flow: _Flow,
     places: Mapping[str, Place],
     stacks: Mapping[int, _Stack],
 ) -> Site:
     place = places.get(weight.path)
     stack = stacks.get(place.stack) if place else None
-    role = _role(weight, model, flow)
+    role = _role(weight, flow)
     return Site(
         path=weight.path,
         stack=stack.name if stack else None,
@@ -243,10 +251,10 @@ def _site(
     )
 
 
-def _role(weight: _Weight, model: PreTrainedModel, flow: _Flow) -> Role:
+def _role(weight: _Weight, flow: _Flow) -> Role:
     if weight.kind == "embedding":
         return Role(family=Family.EMBEDDING)
-    if weight.path == _head_path(model):
+    if weight.path == flow.head:
         return Role(family=Family.HEAD)
     return flow.roles.get(weight.path, _OTHER)
 
@@ -254,7 +262,7 @@ def _role(weight: _Weight, model: PreTrainedModel, flow: _Flow) -> Role:
 def _reason(weight: _Weight, flow: _Flow, *, in_block: bool) -> str:
     if flow.failure:
         return f"the forward pass could not be followed without weights ({flow.failure})"
-    if all(node.path != weight.path for node in flow.maps):
+    if weight.path not in flow.used:
         return "not used in the forward pass of tokens"
     if in_block:
         return "neither attention nor a feed-forward pattern in the forward pass"

@@ -7,7 +7,7 @@ depend on a weight (the token indices routed to an expert), it is told something
 right shape. Every torch function passes through `Tracer`, which records the graph.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from loratlas.anatomy import operations, oracle
 from loratlas.anatomy.blocks import site_path
 from loratlas.anatomy.graph import SOURCES, Kind, Node, walk
+from loratlas.anatomy.products import factors, scores_behind, tensors_in
 
 _NODE = "_loratlas_node"
 
@@ -24,18 +25,6 @@ _NODE = "_loratlas_node"
 def node_of(value: object) -> Node | None:
     """Return the node of a tensor, None for a constant."""
     return getattr(value, _NODE, None)
-
-
-def tensors_in(value: object) -> Iterator[Tensor]:
-    """Yield the tensors in nested lists, tuples and dictionaries."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
 
 
 class Tracer(TorchFunctionMode):
@@ -98,7 +87,8 @@ class Tracer(TorchFunctionMode):
         if name == "__get__":
             return self._attribute(func, args)
         args, kwargs = oracle.settle_devices(name, args, kwargs)
-        sources = [n for n in map(self._node, tensors_in((args, kwargs))) if n is not None]
+        content = tensors_in(operations.content(name, args, kwargs))
+        sources = [n for n in map(self._node, content) if n is not None]
         result = oracle.run(name, func, args, kwargs)
         if sources:
             self._record(name, args, kwargs, sources, result)
@@ -229,7 +219,7 @@ class Tracer(TorchFunctionMode):
     def _matrix_product(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], sources: list[Node]
     ) -> Node:
-        first, second = _factors(name, args, kwargs)
+        first, second = factors(name, args, kwargs)
         left, right = self._node(first), self._node(second)
         if name == "linear" and right is not None and right.kind is Kind.PARAMETER:
             return self._map(left, right, second.shape[-1], second.shape[-2])
@@ -256,7 +246,7 @@ class Tracer(TorchFunctionMode):
     def _product_of_values(self, left: Node, right: Node) -> Node:
         """Record scores (query times key), or attention (softmax of scores times value)."""
         for weights, value in ((left, right), (right, left)):
-            scores = _scores_behind(weights)
+            scores = scores_behind(weights)
             if scores is not None:
                 query, key = scores.inputs[0], scores.inputs[-1]
                 return self._attention(query, key, value)
@@ -294,44 +284,3 @@ def _origin(node: Node) -> list[Node]:
     """Return the maps and sums that a value comes from."""
     stop = SOURCES | {Kind.ADD}
     return [n for n in walk(node, lambda n: n.inputs, stop) if n.kind in stop]
-
-
-def _factors(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    if name == "einsum":
-        operands = list(tensors_in(args[1:]))
-        return _einsum_order(args[0], operands)
-    left, right = operations.MATRIX_PRODUCTS[name]
-    given = [*args, *kwargs.values()]
-    return given[left], given[right]
-
-
-def _einsum_order(equation: str, operands: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Put the operand that gives the rows of the result first, as matmul has it."""
-    if len(operands) != 2:
-        return operands[0], operands[-1]
-    terms, _, result = equation.replace(" ", "").partition("->")
-    first = terms.split(",")[0]
-    keys_last = result[-1:] not in first or len(result) < 2
-    return (operands[0], operands[1]) if keys_last else (operands[1], operands[0])
-
-
-_TRANSPARENT = frozenset(
-    {Kind.ADD, Kind.MERGE, Kind.SLICE, Kind.MULTIPLY, Kind.SOFTMAX, Kind.ACTIVATION}
-)
-
-
-def _scores_behind(weights: Node) -> Node | None:
-    """Return the product of query and key that attention weights were made from.
-
-    None if `weights` never went through a softmax. Of several products (content and
-    position) the one is taken whose two sides both depend on an input of the model.
-    """
-    softmaxes = [n for n in _behind(weights) if n.kind is Kind.SOFTMAX]
-    scores = [n for s in softmaxes for n in _behind(s) if n.kind is Kind.CONTRACTION]
-    content = [n for n in scores if all(side.leaves for side in n.inputs)]
-    return next(iter(content or scores), None)
-
-
-def _behind(node: Node) -> Iterator[Node]:
-    opaque = frozenset(Kind) - _TRANSPARENT
-    return walk(node, lambda n: n.inputs, opaque)

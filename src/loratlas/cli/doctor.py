@@ -17,6 +17,8 @@ def command(json: JsonOption = False) -> None:
             if value is not None:
                 print_rich(f"{name}: {value}")
         for check in found["checks"]:
-            print_rich(f"{'ok    ' if check['ok'] else 'FAILED'} {check['name']}: {check['detail']}")
+            print_rich(
+                f"{'ok    ' if check['ok'] else 'FAILED'} {check['name']}: {check['detail']}"
+            )
     if not found["ok"]:
         raise typer.Exit(1)

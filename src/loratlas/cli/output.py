@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")
+]
 
 # Wide enough for the tables where nobody looks at a screen.
 _WIDTH_WITHOUT_TERMINAL = 150

@@ -26,7 +26,7 @@ def command(
     """Show what a rule hits in a model, what it costs, its warnings, and the LoraConfig."""
     from loratlas.anatomy.read import read
     from loratlas.placement.lints import lints
-    from loratlas.placement.peft_config import adapter_config
+    from loratlas.placement.peft_config import config_fields
     from loratlas.placement.placement import place
     from loratlas.placement.rules import parse
 
@@ -40,7 +40,7 @@ def command(
         scaling=scaling,
     )
     found = lints(parsed, placement, anatomy, dropout=0.0)
-    config = adapter_config(placement, base_model=model)
+    config = config_fields(placement)
     if json:
         warnings = [{"code": lint.code, "message": lint.message} for lint in found]
         print_json({**placement.to_json(), "warnings": warnings, "lora_config": config})
@@ -50,7 +50,7 @@ def command(
 
     from loratlas.report.sites import placement_summary, placement_table
 
-    print_rich(placement_summary(placement, anatomy), placement_table(placement, anatomy))
+    print_rich(placement_summary(placement, anatomy), placement_table(placement))
     for lint in found:
         print_rich(f"[yellow]{lint.code}[/yellow]: {lint.message}")
     print_rich("LoraConfig (whole with --json):", dumps(_telling(config), indent=2))

@@ -60,7 +60,7 @@ def score(
 def _batch_nll(
     model: Any, inputs: dict[str, torch.Tensor], device: torch.device
 ) -> NDArray[np.float64]:
-    """Return Σ −ln p per row, shape (B,)."""
+    """Return Σ -ln p per row, shape (B,)."""
     moved = {name: tensor.to(device) for name, tensor in inputs.items()}
     labels = moved.pop("labels")[:, 1:]
     logits = model(**moved).logits[:, :-1]

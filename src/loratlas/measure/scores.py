@@ -13,7 +13,7 @@ class SplitScore:
 
     Attributes:
         row: index of the row in its split's source.
-        nll: sum over scored tokens of −ln p, in nats.
+        nll: sum over scored tokens of -ln p, in nats.
         num_tokens: scored tokens.
         num_bytes: UTF-8 bytes of the scored text.
     """

@@ -67,7 +67,7 @@ def to_peft(placement: Placement, *, dropout: float = 0.0) -> "LoraConfig":
     # Imported here because peft imports torch.
     from peft import LoraConfig
 
-    return LoraConfig(**_fields(placement, dropout))
+    return LoraConfig(**config_fields(placement, dropout))
 
 
 def adapter_config(
@@ -89,7 +89,7 @@ def adapter_config(
         PlacementError: as for `to_peft`.
     """
     defaults: dict[str, Any] = to_peft(placement, dropout=dropout).to_dict()  # type: ignore[no-untyped-call]
-    config = defaults | _fields(placement, dropout)
+    config = defaults | config_fields(placement, dropout)
     config |= {
         "base_model_name_or_path": base_model,
         "revision": revision,
@@ -99,7 +99,12 @@ def adapter_config(
     return plain
 
 
-def _fields(placement: Placement, dropout: float) -> dict[str, Any]:
+def config_fields(placement: Placement, dropout: float = 0.0) -> dict[str, Any]:
+    """Return the arguments of `LoraConfig` that a placement decides, without importing PEFT.
+
+    Raises:
+        PlacementError: as for `to_peft`.
+    """
     if not placement.adapters:
         raise PlacementError("an empty placement has no configuration: there is nothing to adapt")
     fused = _has_fused_experts(placement.anatomy)

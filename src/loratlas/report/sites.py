@@ -33,7 +33,7 @@ def role_table(sites: Sequence[Site]) -> Table:
             first.stack or "",
             str(first.role) + (f" ({escape(first.reason)})" if first.reason else ""),
             escape(first.path),
-            first.kind + (f" × {first.num_experts}" if first.num_experts else ""),
+            first.kind + (f" x {first.num_experts}" if first.num_experts else ""),
             layer_ranges(site.layer for site in group),
             f"{first.d_in:,}",
             f"{first.d_out:,}",
@@ -53,7 +53,7 @@ def placement_summary(placement: Placement, anatomy: Anatomy) -> str:
     )
 
 
-def placement_table(placement: Placement, anatomy: Anatomy) -> Table:
+def placement_table(placement: Placement) -> Table:
     """Return the adapters grouped by stack, role, shape, rank and scale."""
     table = Table()
     for header in ("stack", "role", "example path", "layers"):

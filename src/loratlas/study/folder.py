@@ -64,19 +64,30 @@ def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     )
 
 
+def make_folder(folder: Path) -> None:
+    """Make the run folder if it is missing.
+
+    Raises:
+        RunFolderError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be made: {error.strerror}") from error
+
+
 def open_folder(folder: Path, study: StudySpec, identity: Mapping[str, Any]) -> Store:
-    """Make the run folder if it is missing, and return its store.
+    """Return the store of a run folder that is held, for writing.
 
     Raises:
         RunFolderError: it cannot be written, or holds another study.
     """
     check_identity(folder, identity)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "study.yaml").write_bytes(study.path.read_bytes())
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be written: {error.strerror}") from error
-    store = Store(folder / FILE_NAME, create=True)
+    store = Store(folder / FILE_NAME, writable=True)
     store.set_meta(_IDENTITY, dict(identity))
     return store
 

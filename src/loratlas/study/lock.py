@@ -21,6 +21,8 @@ def only_controller(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise RunFolderError(f"{folder}: another `loratlas run` is working here") from None
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
         yield
     finally:

@@ -4,22 +4,22 @@ Everything that can be wrong with the request is looked at before the run folder
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from loratlas.anatomy.read import read
-from loratlas.data.batches import PreparedData, prepare
-from loratlas.errors import DataError, StudyError, TrialError
+from loratlas.errors import TrialError
 from loratlas.study.environment import environment
-from loratlas.study.folder import check_folder, check_identity, open_folder
+from loratlas.study.folder import check_folder, check_identity, make_folder, open_folder
 from loratlas.study.lock import only_controller
 from loratlas.study.progress import Listener
 from loratlas.study.records import BASE, PlacementRecord, TrialRecord
-from loratlas.study.resolve import ResolvedPlacement, families, resolve_study
+from loratlas.study.request import Request, as_stored, make_request
+from loratlas.study.resolve import ResolvedPlacement, families
 from loratlas.study.spec import StudySpec
 from loratlas.study.store import Store
 from loratlas.study.trial_runner import Bench, run_trial
@@ -32,25 +32,11 @@ from loratlas.study.trials import (
     sweep,
     swept_seeds,
 )
-from loratlas.train.base import Base, load_base, load_tokenizer, max_positions, pick_device
 from loratlas.train.probe import ProbeTask, probe
 from loratlas.train.reference import num_steps
 from loratlas.train.trial import TrialSpec
 
 VALIDATION, TEST = "validation", "test"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """Everything a run needs once the request has been found right."""
-
-    study: StudySpec
-    placements: Sequence[ResolvedPlacement]
-    data: PreparedData
-    base: Base
-    store: Store
-    bench: Bench
-    listener: Listener
 
 
 def run_study(study: StudySpec, folder: Path, listener: Listener) -> None:
@@ -62,72 +48,47 @@ def run_study(study: StudySpec, folder: Path, listener: Listener) -> None:
         StoreError: the store cannot be written.
     """
     check_folder(folder)
-    listener.say(f"reading {study.model.name}")
-    anatomy = read(
-        study.model.name,
-        revision=study.model.revision,
-        trust_remote_code=study.model.trust_remote_code,
-    )
-    placements = resolve_study(study, anatomy)
-    for line in warnings_of(placements):
-        listener.say(line)
-    device = pick_device(study.device)
-    data = prepare(study.data, load_tokenizer(study.model), root=study.root)
-    _require_splits(study, data)
-    for line in data.report:
-        listener.say(line)
-    base = load_base(
-        study.model,
-        dtype=study.training.dtype,
-        base_dropout=study.training.base_dropout,
-        device=device,
-    )
-    _require_fit(study, data, base)
-    identity = {**study.to_json(), "base": base.digest, "data_rows": data.digest}
+    request = make_request(study, listener)
+    identity = request.identity
     check_identity(folder, identity)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with only_controller(folder), _logged_to(folder / "run.log"):
         store = open_folder(folder, study, identity)
         try:
-            _carry_out(_work(study, placements, data, base, store, folder, listener))
+            _carry_out(_Work(request, store, _bench(request, folder), listener))
         finally:
             store.close()
 
 
-def warnings_of(placements: Iterable[ResolvedPlacement]) -> list[str]:
-    """Return one line per warning, the placement's name before it."""
-    return [
-        f"{placement.name}: {lint.code}: {lint.message}"
-        for placement in placements
-        for lint in placement.lints
-    ]
+class _Work(NamedTuple):
+    """A request with everything that its run writes to."""
+
+    request: Request
+    store: Store
+    bench: Bench
+    listener: Listener
+
+    @property
+    def study(self) -> StudySpec:
+        return self.request.study
+
+    @property
+    def placements(self) -> Sequence[ResolvedPlacement]:
+        return self.request.placements
+
+    @property
+    def steps_per_trial(self) -> int:
+        return num_steps(self.study.training, len(self.bench.train))
 
 
-def _work(
-    study: StudySpec,
-    placements: Sequence[ResolvedPlacement],
-    data: PreparedData,
-    base: Base,
-    store: Store,
-    folder: Path,
-    listener: Listener,
-) -> _Work:
-    splits = {VALIDATION: data.validation, TEST: data.test}
-    bench = Bench(
-        base=base,
-        train=data.train.rows,
+def _bench(request: Request, folder: Path) -> Bench:
+    splits = {VALIDATION: request.data.validation, TEST: request.data.test}
+    return Bench(
+        base=request.base,
+        train=request.data.train.rows,
         scored={name: split.rows for name, split in splits.items() if split.rows},
         folder=folder,
-        environment=environment(base.device),
-    )
-    return _Work(
-        study=study,
-        placements=placements,
-        data=data,
-        base=base,
-        store=store,
-        bench=bench,
-        listener=listener,
+        environment=environment(request.base.device),
     )
 
 
@@ -135,25 +96,27 @@ def _carry_out(work: _Work) -> None:
     _keep_setting(work)
     _score_base(work)
     _probe_placements(work)
-    work.listener.begin(
-        "training", num_trials(work.study) * num_steps(work.study.training, len(work.bench.train))
-    )
+    work.listener.begin("training", num_trials(work.study) * work.steps_per_trial)
+    if len(work.study.training.learning_rate) == 1:
+        only = work.study.training.learning_rate[0]
+        work.store.set_meta("chosen", dict.fromkeys(work.study.placements, only))
     _run_cells(work, sweep(work.study, work.placements))
     chosen = chosen_rates(work.study, work.placements, work.store)
-    _run_cells(work, at_chosen_rate(work.study, work.placements, chosen))
     work.store.set_meta("chosen", chosen)
+    _run_cells(work, at_chosen_rate(work.study, work.placements, chosen))
+    work.store.set_meta("finished", True)
     work.listener.end()
 
 
 def _keep_setting(work: _Work) -> None:
     """Keep what the trials' figures are to be read with."""
-    store, data = work.store, work.data
+    store, data = work.store, work.request.data
     store.set_placements([_placement_record(placement) for placement in work.placements])
-    store.set_meta("study", work.study.to_json())
+    store.set_meta("study", as_stored(work.study))
     store.set_meta("name", work.study.name)
     store.set_meta("num_trials", num_trials(work.study))
-    store.set_meta("steps_per_trial", num_steps(work.study.training, len(data.train.rows)))
-    store.set_meta("base_parameters", work.base.num_parameters)
+    store.set_meta("steps_per_trial", work.steps_per_trial)
+    store.set_meta("base_parameters", work.request.base.num_parameters)
     store.set_meta("environment", work.bench.environment)
     store.set_meta("data_report", list(data.report))
     store.set_meta(
@@ -170,7 +133,7 @@ def _score_base(work: _Work) -> None:
     if work.store.scores(BASE).keys() >= work.bench.scored.keys():
         return
     work.listener.say("scoring the untuned base")
-    work.store.set_base_scores(work.bench.score(work.base.model))
+    work.store.set_base_scores(work.bench.score(work.request.base.model))
 
 
 def _probe_placements(work: _Work) -> None:
@@ -182,7 +145,7 @@ def _probe_placements(work: _Work) -> None:
     for digest, placement in missing.items():
         task = ProbeTask(
             model=work.study.model,
-            device=work.base.device.type,
+            device=work.bench.base.device.type,
             placement=placement.placement,
             rows=work.bench.train,
             training=work.study.training,
@@ -200,12 +163,12 @@ def _probe_placements(work: _Work) -> None:
 def _run_cells(work: _Work, cells: Sequence[Cell]) -> None:
     """Run the trials that are not there yet; a failed one is tried again, once per run."""
     known = work.store.trials()
-    steps = num_steps(work.study.training, len(work.bench.train))
+    base, data = work.request.base.digest, work.request.data.digest
     for cell in cells:
-        spec = trial_spec(work.study, cell, base=work.base.digest, data=work.data.digest)
+        spec = trial_spec(work.study, cell, base=base, data=data)
         earlier = known.get(spec.digest)
         if earlier is not None and earlier.status != "failed":
-            work.listener.advance(steps)
+            work.listener.advance(work.steps_per_trial)
             continue
         known[spec.digest] = _run_cell(work, cell, spec, earlier)
 
@@ -280,35 +243,6 @@ def _placement_record(resolved: ResolvedPlacement) -> PlacementRecord:
         adapters=placement.to_json()["placement"],
         warnings=[{"code": lint.code, "message": lint.message} for lint in resolved.lints],
     )
-
-
-def _require_splits(study: StudySpec, data: PreparedData) -> None:
-    if not data.test.rows:
-        raise StudyError(f"{study.path}: data.test: no test rows; the answer is read from them")
-    if len(study.training.learning_rate) > 1 and not data.validation.rows:
-        raise StudyError(
-            f"{study.path}: data.validation: several learning rates need validation rows "
-            "to choose between them, and there are none"
-        )
-
-
-def _require_fit(study: StudySpec, data: PreparedData, base: Base) -> None:
-    """Refuse rows that the base cannot read: too long, or of another vocabulary."""
-    rows = [row for split in (data.train, data.validation, data.test) for row in split.rows]
-    longest = max(len(row.ids) for row in rows)
-    limit = max_positions(base.model)
-    if limit is not None and longest > limit:
-        raise StudyError(
-            f"{study.path}: data.max_length: {study.data.max_length} lets rows of {longest} tokens "
-            f"through, and {study.model.name} reads at most {limit}"
-        )
-    largest = max(int(row.ids.max()) for row in rows)
-    vocabulary = base.model.get_input_embeddings().num_embeddings
-    if largest >= vocabulary:
-        raise DataError(
-            f"{study.model.name}: its tokenizer gives token {largest}, but its vocabulary has "
-            f"{vocabulary:,} entries: tokenizer and model do not belong together"
-        )
 
 
 def _safe(name: str) -> str:

@@ -1,8 +1,8 @@
 """Where a run keeps what it found: one SQLite file, one writer.
 
-Every row is written in one transaction, so that a process killed at any moment leaves either
-the whole record or none. The rollback journal is used, not WAL: SQLite before 3.51.3 can
-corrupt a WAL database.
+Every record is written in one transaction, so that a process killed at any moment leaves
+either the whole of it or nothing. The journal is SQLite's default, the rollback journal, not
+WAL: SQLite before 3.51.3 can corrupt a WAL database.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from sqlalchemy import JSON, ForeignKey, create_engine, delete, event, select
@@ -23,6 +24,8 @@ from loratlas.study.records import BASE, PlacementRecord, TrialRecord
 from loratlas.train.outcome import Probe
 
 SCHEMA = 1
+# A reader holds the file for milliseconds; a writer that waits this long has met something else.
+_LOCK_TIMEOUT_S = 30
 FILE_NAME = "run.sqlite"
 
 
@@ -82,22 +85,30 @@ class Store:
     """The records of one run folder.
 
     Args:
-        path: the SQLite file; made when it is missing and `create` is given.
+        path: the SQLite file.
+        writable: for the one writer, which makes the file when it is missing. Readers open it
+            read-only, so that looking at a run never stands in its way.
 
     Raises:
         RunFolderError: there is no store, or one of another schema.
         StoreError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
-        if not create and not path.is_file():
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        if not writable and not path.is_file():
             raise RunFolderError(f"{path.parent}: no run here ({path.name} is missing)")
         self._path = path
-        self._engine = create_engine(f"sqlite:///{path}")
+        mode = "rwc" if writable else "ro"
+        place = quote(str(path.absolute()))
+        self._engine = create_engine(
+            f"sqlite:///file:{place}?mode={mode}&uri=true",
+            connect_args={"timeout": _LOCK_TIMEOUT_S},
+        )
         event.listen(self._engine, "connect", _configure)
-        with self._session() as session:
-            _Table.metadata.create_all(session.connection())
-        self._check_schema()
+        if writable:
+            with self._session() as session:
+                _Table.metadata.create_all(session.connection())
+        self._check_schema(writable)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -183,9 +194,9 @@ class Store:
             found = session.scalars(select(_Probe))
             return {row.placement_digest: Probe(**row.content) for row in found}
 
-    def _check_schema(self) -> None:
+    def _check_schema(self, writable: bool) -> None:
         schema = self.meta("schema")
-        if schema is None:
+        if schema is None and writable:
             self.set_meta("schema", SCHEMA)
         elif schema != SCHEMA:
             raise RunFolderError(
@@ -224,7 +235,6 @@ class Store:
 def _configure(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute("PRAGMA journal_mode = DELETE")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
 

@@ -6,6 +6,7 @@ whatever happens in between.
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def new_adapters(base: Base, placement: Placement, *, seed: int, dropout: float)
     Raises:
         VerificationError: what PEFT wrapped is not the placement.
     """
-    with quiet():
+    with _without_advice():
         model = get_peft_model(base.model, to_peft(placement, dropout=dropout))
     try:
         verify(model, placement)
@@ -49,7 +50,7 @@ def new_adapters(base: Base, placement: Placement, *, seed: int, dropout: float)
 @contextmanager
 def saved_adapters(base: Base, folder: Path, placement: Placement) -> Iterator[Any]:
     """Wrap the base in adapters read from a folder, checked against the placement."""
-    with quiet():
+    with _without_advice():
         model = PeftModel.from_pretrained(base.model, str(folder))
     try:
         model.requires_grad_(False)
@@ -86,9 +87,7 @@ def save_adapters(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
     dropout = peft_model.peft_config[ADAPTER_NAME].lora_dropout
-    config = adapter_config(
-        placement, dropout=dropout, base_model=base_name, revision=revision
-    )
+    config = adapter_config(placement, dropout=dropout, base_model=base_name, revision=revision)
     (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -135,6 +134,14 @@ def _verify_loaded(model: Any, placement: Placement) -> None:
         parameter.requires_grad_(".lora_" in name)
     verify(model, placement)
     model.requires_grad_(False)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silence PEFT's advice about what it wraps: lints say it before, `verify` checks it after."""
+    with quiet(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"peft\.")
+        yield
 
 
 def _take_out(base: Base, model: Any) -> None:

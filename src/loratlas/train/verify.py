@@ -3,7 +3,9 @@
 import math
 from typing import Any
 
+import torch
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 
 from loratlas.errors import VerificationError
 from loratlas.placement.placement import Placement
@@ -16,12 +18,23 @@ _MOST_SHOWN = 5
 
 def wrapped_layers(peft_model: Any) -> dict[str, LoraLayer]:
     """Return the LoRA layers of a PEFT model by the path that they had in the base."""
-    prefix = "base_model.model."
     return {
-        name.removeprefix(prefix): module
+        _site_path(name, module): module
         for name, module in peft_model.named_modules()
         if isinstance(module, LoraLayer) and ADAPTER_NAME in module.r
     }
+
+
+def _site_path(name: str, layer: LoraLayer) -> str:
+    """Return the path that a wrapped site had in the base.
+
+    A parameter is wrapped through the module that holds it, several of one module inside one
+    another; the wrapper of a linear map's own weight is named by the map.
+    """
+    path = name.removeprefix("base_model.model.").replace(".base_layer", "")
+    if isinstance(layer, ParamWrapper) and not isinstance(layer.get_base_layer(), torch.nn.Linear):
+        return f"{path}.{layer.parameter_name}"
+    return path
 
 
 def verify(peft_model: Any, placement: Placement) -> None:

@@ -1,0 +1,263 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from loratlas.analysis.summary import results
+from loratlas.data.batches import prepare
+from loratlas.errors import RunFolderError, StudyError, TrialError
+from loratlas.measure.likelihood import score
+from loratlas.study import run as run_module
+from loratlas.study import trial_runner
+from loratlas.study.folder import open_run
+from loratlas.study.progress import Silent
+from loratlas.study.records import BASE
+from loratlas.study.run import run_study
+from loratlas.study.spec import load_study
+from loratlas.study.standing import standing
+from loratlas.train.base import quiet
+from loratlas.train.outcome import Probe
+from loratlas.train.reference import DivergedError
+
+
+@pytest.fixture(autouse=True)
+def quick_probe(monkeypatch):
+    """A probe costs a process each; `tests/train/test_probe.py` looks at the real one."""
+    found = Probe(
+        seconds_per_step=0.5, tokens_per_second=9.0, peak_memory_bytes=1, num_steps=6, engine="e"
+    )
+    monkeypatch.setattr(run_module, "probe", lambda _task: found)
+
+
+def run(folder: Path, out: str = "run", **changes: str) -> Path:
+    """Run the folder's study, with some of its sections replaced."""
+    text = (folder / "study.yaml").read_text()
+    for key, value in changes.items():
+        text = re.sub(rf"^{key}:.*\n(  .*\n)*", "", text, flags=re.MULTILINE)
+        text += f"{key}: {value}\n"
+    (folder / "changed.yaml").write_text(text)
+    run_study(load_study(folder / "changed.yaml"), folder / out, Silent())
+    return folder / out
+
+
+def losses(run_folder: Path) -> dict[str, dict[str, float]]:
+    store = open_run(run_folder)
+    found = {
+        digest: {s: v.nll.tolist() for s, v in store.scores(digest).items()}
+        for digest in store.trials()
+    }
+    store.close()
+    return found
+
+
+def test_two_runs_of_one_study_are_equal_bit_for_bit(study_folder):
+    first, second = losses(run(study_folder, "a")), losses(run(study_folder, "b"))
+    assert len(first) == 4
+    assert first == second
+
+
+def test_repeating_a_run_does_nothing_again(study_folder, monkeypatch):
+    out = run(study_folder)
+    before = losses(out)
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("a finished trial was started again")
+
+    monkeypatch.setattr(run_module, "run_trial", never)
+    monkeypatch.setattr(run_module, "probe", never)
+    run(study_folder)
+    assert losses(out) == before
+
+
+def test_a_broken_off_run_goes_on_to_the_same_numbers(study_folder, monkeypatch):
+    whole = losses(run(study_folder, "whole"))
+    real, count = run_module.run_trial, [0]
+
+    def dies_third(*args, **kwargs):
+        count[0] += 1
+        if count[0] == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(run_module, "run_trial", dies_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(study_folder, "broken")
+    assert len(losses(study_folder / "broken")) == 2
+    run(study_folder, "broken")
+    assert losses(study_folder / "broken") == whole
+
+
+def test_every_adapter_loads_with_peft_and_gives_the_measured_loss(study_folder, tiny_folder):
+    out = run(study_folder)
+    study = load_study(study_folder / "study.yaml")
+    data = prepare(study.data, AutoTokenizer.from_pretrained(tiny_folder), root=study.root)
+    store = open_run(out)
+    trials = store.trials().values()
+    assert len(trials) == 4
+    for trial in trials:
+        model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+        model.config.update({"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0})
+        with quiet():
+            peft = PeftModel.from_pretrained(model, str(out / trial.adapter)).eval()
+        found = score(peft, data.test.rows, pad_id=0, device=torch.device("cpu"))
+        assert found.loss == store.scores(trial.digest)["test"].loss
+    store.close()
+
+
+def test_training_changes_the_loss_and_placements_differ(study_folder):
+    out = run(study_folder)
+    store = open_run(out)
+    found = results(store)
+    base = store.scores(BASE)["test"].loss
+    store.close()
+    assert found["base"]["loss"] == base
+    arms = found["placements"]
+    assert arms["full"]["loss"] < base
+    assert arms["full"]["loss"] != arms["attention"]["loss"]
+    assert [c["placement"] for c in found["contrasts"]] == ["attention"]
+
+
+def test_the_rate_is_chosen_on_validation_and_the_other_seeds_use_it(study_folder):
+    out = run(
+        study_folder,
+        training="{steps: 3, batch: 4, learning_rate: [1e-9, 1e-2]}",
+        seeds="3",
+        sweep_seeds="1",
+    )
+    store = open_run(out)
+    trials = list(store.trials().values())
+    assert store.meta("chosen") == {"full": 1e-2, "attention": 1e-2}
+    assert sorted((t.seed, t.learning_rate) for t in trials) == sorted(
+        2 * [(0, 1e-9), (0, 1e-2), (1, 1e-2), (2, 1e-2)]
+    )
+    found = results(store)["placements"]["full"]
+    assert (found["learning_rate"], found["num_trials"]) == (1e-2, 3)
+    assert standing(store)["complete"]
+    store.close()
+
+
+def test_a_diverged_trial_is_a_record_and_is_not_tried_again(study_folder, monkeypatch):
+    real = trial_runner.fit
+
+    def diverging(*args, seed, **kwargs):
+        if seed == 1:
+            raise DivergedError("diverged: the training loss is nan at step 2 of 3")
+        return real(*args, seed=seed, **kwargs)
+
+    monkeypatch.setattr(trial_runner, "fit", diverging)
+    out = run(study_folder)
+    store = open_run(out)
+    stands, found = standing(store), results(store)
+    store.close()
+    assert (stands["done"], stands["diverged"], stands["missing"]) == (2, 2, 0)
+    arm = found["placements"]["full"]
+    assert (arm["num_trials"], arm["num_failed"]) == (2, 1)
+    assert list(arm["losses"]) == ["0"]
+    monkeypatch.setattr(trial_runner, "fit", None)
+    run(study_folder)
+
+
+def test_a_failed_trial_is_a_record_and_is_tried_again(study_folder, monkeypatch):
+    real = trial_runner.fit
+
+    def failing(*args, seed, **kwargs):
+        if seed == 1:
+            raise RuntimeError("out of memory")
+        return real(*args, seed=seed, **kwargs)
+
+    monkeypatch.setattr(trial_runner, "fit", failing)
+    out = run(study_folder)
+    assert "out of memory" in (out / "run.log").read_text()
+    store = open_run(out)
+    assert standing(store)["failed"] == 2
+    store.close()
+    monkeypatch.setattr(trial_runner, "fit", real)
+    run(study_folder)
+    store = open_run(out)
+    assert standing(store)["complete"]
+    assert sorted(t.attempts for t in store.trials().values()) == [1, 1, 2, 2]
+    store.close()
+    assert losses(out) == losses(run(study_folder, "clean"))
+
+
+def test_a_failed_probe_is_said_and_the_trials_go_on(study_folder, monkeypatch):
+    def fail(_task):
+        raise TrialError("the process ended")
+
+    monkeypatch.setattr(run_module, "probe", fail)
+    out = run(study_folder)
+    store = open_run(out)
+    found = results(store)["placements"]["full"]
+    assert found["seconds"] is None
+    assert found["loss"] is not None
+    store.close()
+
+
+def test_a_folder_of_another_study_is_refused_and_left_alone(study_folder):
+    out = run(study_folder)
+    before = losses(out)
+    with pytest.raises(
+        RunFolderError, match=r"holds another study: lora.rank was 2, now 4"
+    ) as caught:
+        run(study_folder, lora="{rank: 4, alpha: 8}")
+    assert "give another folder with --out" in str(caught.value)
+    assert losses(out) == before
+
+
+def test_changed_data_and_a_changed_base_are_another_study(study_folder, tmp_path):
+    run(study_folder)
+    rows = (study_folder / "rows.jsonl").read_text()
+    (study_folder / "rows.jsonl").write_text(rows.replace("number 3", "number three"))
+    with pytest.raises(RunFolderError, match="data_rows was"):
+        run(study_folder)
+
+
+def test_several_rates_need_validation_rows(study_folder):
+    with pytest.raises(StudyError, match="several learning rates need validation rows"):
+        run(
+            study_folder,
+            data="{source: rows.jsonl, format: prompt_completion, train: 32, test: 12}",
+            training="{steps: 3, batch: 4, learning_rate: [1e-3, 1e-2]}",
+        )
+    assert not (study_folder / "run").exists()
+
+
+def test_rows_that_the_base_cannot_read_are_refused(study_folder, tiny_folder, tmp_path):
+    long = "{source: rows.jsonl, format: prompt_completion, train: 8, test: 8, max_length: 64}"
+    text = (study_folder / "rows.jsonl").read_text()
+    (study_folder / "rows.jsonl").write_text(text.replace("live?", "live" + " or so" * 60 + "?"))
+    with pytest.raises(StudyError, match=r"and .* reads at most 64"):
+        run(study_folder, data=long)
+    assert not (study_folder / "run").exists()
+
+
+def test_kill_9_loses_only_the_trial_that_ran(study_folder):
+    """The real command, killed by the system halfway, ends with the numbers of a whole run."""
+    study = study_folder / "study.yaml"
+    study.write_text(study.read_text().replace("seeds: 2", "seeds: 3"))
+    command = [sys.executable, "-m", "loratlas.cli.main", "run", str(study), "--out"]
+    process = subprocess.Popen(
+        [*command, str(study_folder / "killed")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    done = 0
+    while process.poll() is None and done < 2:
+        try:
+            store = open_run(study_folder / "killed")
+            done = len(store.trials())
+            store.close()
+        except (RunFolderError, Exception):
+            done = 0
+    process.kill()
+    assert process.wait() == -9
+    kept = losses(study_folder / "killed")
+    assert 2 <= len(kept) < 6
+    run_study(load_study(study), study_folder / "killed", Silent())
+    run_study(load_study(study), study_folder / "whole", Silent())
+    assert losses(study_folder / "killed") == losses(study_folder / "whole")
