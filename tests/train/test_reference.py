@@ -7,8 +7,8 @@ from transformers import Trainer, TrainingArguments
 
 from loratlas.data.collate import collate
 from loratlas.placement.placement import place
-from loratlas.train.adapters import initialise, new_adapters
-from loratlas.train.base import quiet
+from loratlas.train.adapters import initialise, new_adapters, save_adapters, saved_adapters
+from loratlas.train.base import load_base, quiet
 from loratlas.train.randomness import row_order
 from loratlas.train.reference import (
     DivergedError,
@@ -17,7 +17,7 @@ from loratlas.train.reference import (
     steps_per_epoch,
     warmup_steps,
 )
-from loratlas.train.trial import TrainingSpec
+from loratlas.train.trial import ModelRef, TrainingSpec
 from loratlas.train.verify import wrapped_layers
 
 TRAINING = TrainingSpec(
@@ -166,3 +166,32 @@ def test_warm_up_is_a_share_or_a_number():
     assert warmup_steps(TrainingSpec(warmup=0.1), 25) == 3
     assert warmup_steps(TrainingSpec(warmup=0.0), 25) == 0
     assert warmup_steps(TrainingSpec(warmup=7), 25) == 7
+
+
+def test_dropout_is_drawn_from_the_trials_own_seed(base, anatomy, prepared):
+    def losses(seed):
+        torch.manual_seed(seed)  # whatever happened before in this process
+        with new_adapters(base, place(anatomy, "all", rank=4), seed=0, dropout=0.3) as model:
+            return fit(base, model, prepared.train.rows, TRAINING, learning_rate=0.1, seed=0).losses
+
+    first = losses(1)
+    assert losses(2) == first
+    assert trained(base, anatomy, prepared.train.rows, rate=0.1)[0].losses != first
+
+
+def test_a_bf16_base_carries_fp32_adapters(tiny_folder, anatomy, prepared, tmp_path):
+    base = load_base(
+        ModelRef(name=str(tiny_folder)), dtype="bf16", base_dropout=0.0, device=torch.device("cpu")
+    )
+    placement = place(anatomy, "all", rank=4)
+    tokens = torch.arange(1, 9).reshape(1, 8)
+    with new_adapters(base, placement, seed=0, dropout=0.0) as model:
+        run = fit(base, model, prepared.train.rows, TRAINING, learning_rate=1e-2, seed=0)
+        types = {p.dtype for name, p in model.named_parameters() if "lora" in name}
+        expected = model.eval()(tokens).logits.detach()
+        save_adapters(model, placement, tmp_path / "a", base_name="tiny", revision=None)
+    assert types == {torch.float32}
+    assert {p.dtype for p in base.model.parameters()} == {torch.bfloat16}
+    assert all(loss > 0 for loss in run.losses)
+    with saved_adapters(base, tmp_path / "a", placement) as model:
+        assert torch.equal(model(tokens).logits, expected)

@@ -15,18 +15,24 @@ _WIDTH_WITHOUT_TERMINAL = 150
 
 
 def print_json(data: Any) -> None:
-    """Print plain data as JSON; a NaN in it is a fault of ours and raises ValueError."""
-    print(json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False))
+    """Print plain data as JSON; a NaN in it is a fault of ours and raises ValueError.
+
+    ASCII alone: any stdout can take it, and a path need not be UTF-8.
+    """
+    print(json.dumps(data, indent=2, allow_nan=False))
 
 
 def print_rich(*renderables: Any) -> None:
-    """Print tables and text for a person."""
+    """Print tables and text for a person; text stands as it is, whatever brackets it holds."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    console = Console(width=width, highlight=False)
+    console = Console(width=width, highlight=False, emoji=False)
     for renderable in renderables:
-        console.print(renderable)
+        if isinstance(renderable, str):
+            console.print(printable(renderable), markup=False, soft_wrap=True)
+        else:
+            console.print(renderable)
 
 
 def complain(message: str) -> None:

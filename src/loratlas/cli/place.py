@@ -10,8 +10,10 @@ from loratlas.cli.output import JsonOption, print_json, print_rich
 
 def command(
     model: ModelArgument,
-    rule: Annotated[str, typer.Argument(help="A rule, such as 'attention @ layers(50%..)'.")],
-    rank: Annotated[int, typer.Option(help="Rank of every part without one.", min=1)] = 8,
+    rule: Annotated[
+        str, typer.Argument(help="A rule, such as 'attention @ layers(50%..)'.", metavar="RULE")
+    ],
+    rank: Annotated[int, typer.Option(help="Rank of every part without one.")] = 8,
     alpha: Annotated[
         float | None, typer.Option(help="LoRA alpha; twice the rank when not given.")
     ] = None,
@@ -52,7 +54,7 @@ def command(
 
     print_rich(placement_summary(placement, anatomy), placement_table(placement))
     for lint in found:
-        print_rich(f"[yellow]{lint.code}[/yellow]: {lint.message}")
+        print_rich(f"{lint.code}: {lint.message}")
     print_rich("LoraConfig (whole with --json):", dumps(_telling(config), indent=2))
 
 

@@ -34,5 +34,5 @@ def command(
     print_rich(plan_table(plan))
     for name, found in plan["placements"].items():
         for warning in found["warnings"]:
-            print_rich(f"[yellow]{name}: {warning['code']}[/yellow]: {warning['message']}")
+            print_rich(f"{name}: {warning['code']}: {warning['message']}")
     print_rich(f"{plan['num_trials']} trials")

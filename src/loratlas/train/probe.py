@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from loratlas.data.batches import TokenizedRow
+from loratlas.errors import TrialError
 from loratlas.placement.placement import Placement
 from loratlas.train.adapters import new_adapters
 from loratlas.train.base import load_base
@@ -55,11 +56,17 @@ def probe(task: ProbeTask) -> Probe:
 
     A fork server that has imported the libraries, and done nothing else, spares each probe
     the import; its children begin with a heap that no trial has touched.
+
+    Raises:
+        TrialError: the steps failed, or the process ended (out of memory, say).
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(measure, task).result()
+    try:
+        with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+            return pool.submit(measure, task).result()
+    except Exception as error:  # whatever the steps can raise
+        raise TrialError(f"{type(error).__name__}: {error}") from error
 
 
 def measure(task: ProbeTask) -> Probe:

@@ -1,0 +1,333 @@
+"""Which pages of docs/reference follow from the code, and are they up to date?
+
+    python tools/make_reference.py            write the pages
+    python tools/make_reference.py --check    write nothing; exit 1 when a page differs
+
+Every sentence of these pages is a docstring, a help text or a description in the code: to
+change a page, change the code and run this again. docs/reference/json.md is written by hand.
+"""
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
+from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
+
+import loratlas
+from loratlas import errors
+from loratlas.anatomy.sites import Anatomy, Site
+from loratlas.cli.main import app, main
+from loratlas.placement import expressions, grammar, lints, match, placement, resolve, rules
+from loratlas.study import fields, spec
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
+_NOTE = "<!-- Made by tools/make_reference.py; change the code, not this file. -->"
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every generated page by its file name."""
+    makers = {
+        "commands.md": commands_page,
+        "study-file.md": study_file_page,
+        "rules.md": rules_page,
+        "errors.md": errors_page,
+        "python.md": python_page,
+    }
+    return {name: _page(make()) for name, make in makers.items()}
+
+
+def outdated(folder: Path = FOLDER) -> list[str]:
+    """Return the names of pages that are missing or differ from what the code says."""
+    return [
+        name
+        for name, text in pages().items()
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
+    ]
+
+
+def commands_page() -> Iterator[str]:
+    """Yield every verb with its arguments and options."""
+    yield "# Commands"
+    yield (
+        "`loratlas VERB ...`. " + first_line(main) + " Results are printed on stdout, everything "
+        "else on stderr. The keys of `--json` are in [json.md](json.md)."
+    )
+    verbs = [(str(command.name), command.callback) for command in app.registered_commands]
+    yield "\n".join(f"- [`{name}`](#loratlas-{name}): {first_line(verb)}" for name, verb in verbs)
+    for name, verb in verbs:
+        assert verb is not None
+        yield from _command(name, verb)
+
+
+def _command(name: str, verb: Callable[..., Any]) -> Iterator[str]:
+    hints = get_type_hints(verb, include_extras=True)
+    arguments, options = [], []
+    for parameter in inspect.signature(verb).parameters.values():
+        kind, info = get_args(hints[parameter.name])[:2]
+        if isinstance(info, ArgumentInfo):
+            arguments.append((f"`{info.metavar or parameter.name.upper()}`", marked(info.help)))
+        elif isinstance(info, OptionInfo):
+            default = "" if parameter.default in (None, False) else f"`{parameter.default}`"
+            options.append(
+                (
+                    _option(parameter.name, kind, info),
+                    default,
+                    _values(kind, info),
+                    marked(info.help),
+                )
+            )
+    usage = " ".join(["loratlas", name, *(cell.strip("`") for cell, _ in arguments), "[OPTIONS]"])
+    yield f"## loratlas {name}"
+    yield f"```text\n{usage}\n```"
+    yield marked(inspect.getdoc(verb))
+    if arguments:
+        yield table(("argument", "what it is"), arguments)
+    yield table(("option", "default", "allowed", "what it does"), options)
+
+
+def _option(name: str, kind: Any, info: OptionInfo) -> str:
+    flags = ", ".join(info.param_decls or [f"--{name.replace('_', '-')}"])
+    return f"`{flags}`" if kind is bool else f"`{flags} {info.metavar or name.upper()}`"
+
+
+def _values(kind: Any, info: ParameterInfo) -> str:
+    """Return which values an option takes, in words."""
+    kinds = [item for item in _members(kind) if item is not NoneType]
+    if kinds == [bool]:
+        return "a flag"
+    if get_origin(kinds[0]) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(kinds[0]))
+    words = {int: "an integer", float: "a number", str: "text", Path: "a path"}
+    return words[kinds[0]] + ("" if info.min is None else f" from {info.min:g} up")
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def study_file_page() -> Iterator[str]:
+    """Yield every key of a study file, section by section."""
+    schema = fields.StudyFields.model_json_schema()
+    yield "# The study file"
+    yield (
+        "YAML 1.2, one mapping, UTF-8. Unknown keys are refused, and text is never taken for a "
+        "number. A rule that holds a comma is quoted. Relative paths start from the folder of "
+        "the study file. `loratlas schema --out FILE` writes the JSON Schema of this page, with "
+        "which an editor completes and checks."
+    )
+    for title, section in (
+        ("The keys at the top", fields.StudyFields),
+        ("model", fields.ModelFields),
+        ("data", fields.DataFields),
+        ("data.source", fields.FileFields),
+        ("placements.NAME with a rule", fields.RuleFields),
+        ("placements.NAME with parts", fields.PartsFields),
+        ("placements.NAME.parts", fields.PartFields),
+        ("lora", fields.LoraFields),
+        ("training", fields.TrainingFields),
+    ):
+        yield f"## {title}"
+        yield marked(section.__doc__)
+        yield _section(section, schema["$defs"].get(section.__name__, schema))
+
+
+def _section(section: type[BaseModel], schema: Mapping[str, Any]) -> str:
+    rows = []
+    for key, node in schema["properties"].items():
+        described = marked(section.model_fields[key].description)
+        rows.append((f"`{key}`", _allowed(node), _default(key, node, schema), described))
+    return table(("key", "allowed", "default", "what it says"), rows)
+
+
+def _default(key: str, node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    if key in schema.get("required", ()):
+        return "needed"
+    value = node.get("default")
+    if isinstance(value, dict):
+        return "as below"
+    if value is None:
+        return "`null`" if {"type": "null"} in node.get("anyOf", ()) else "left out"
+    return f"`{str(value).lower() if isinstance(value, bool) else _plain(value)}`"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _allowed(node: Mapping[str, Any]) -> str:
+    """Return a JSON Schema node in words."""
+    several = node.get("anyOf") or node.get("oneOf")
+    if several:
+        return " or ".join(_allowed(item) for item in several)
+    if "$ref" in node:
+        return "a mapping, below"
+    if "const" in node:
+        return f"`{node['const']}`"
+    if "enum" in node:
+        return ", ".join(f"`{value}`" for value in node["enum"])
+    if node["type"] == "array":
+        return f"a list of: {_allowed(node['items'])}"
+    if node["type"] == "object":
+        return f"a mapping from names to: {_allowed(node['additionalProperties'])}"
+    percent = "a percentage" if "%" in node.get("pattern", "") else "text"
+    words = {"string": percent, "integer": "integer", "number": "number", "null": "`null`"}
+    return words.get(node["type"], "`true`, `false`") + _bounds(node)
+
+
+def _bounds(node: Mapping[str, Any]) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    # The largest allowed value of most numbers is a guard, not something a person meets.
+    said = [
+        f"{sign} {node[key]:g}" for key, sign in signs.items() if -1e6 < node.get(key, 1e9) < 1e6
+    ]
+    return f" {', '.join(said)}" if said else ""
+
+
+def rules_page() -> Iterator[str]:
+    """Yield the language of rules: grammar, words, parts, scopes, warnings."""
+    yield "# The language of rules"
+    yield rst(rules.__doc__)
+    yield "## Words"
+    yield (
+        "`all` is every site inside the blocks except routers and embeddings; `router`, "
+        "`embedding` and `head` are named when wanted. The other words are sets of role families:"
+    )
+    words = [
+        (f"`{word}`", ", ".join(f"`{family}`" for family in sorted(families)))
+        for word, families in expressions.WORDS.items()
+    ]
+    yield table(("word", "role families"), words)
+    yield "## Parts of a word"
+    yield "A part narrows a word: `attention.q`. A model that fuses parts has the fused one only."
+    parts = [
+        (f"`{word}`", ", ".join(f"`.{part}`" for part in allowed))
+        for word, allowed in expressions.PARTS.items()
+    ]
+    free = [(f"`{word}`", "any name") for word in sorted(expressions.FREE_PARTS)]
+    yield table(("word", "its parts"), [*parts, *free])
+    yield "## Names and layers"
+    yield rst(resolve.__doc__, skip=1)
+    yield "## What each form means"
+    forms = ("Names", "File", "Layers", "IndexRange", "PercentRange", "Counted", "InStack")
+    forms += ("Scoped", "Combined", "Part", "Rule")
+    yield "\n".join(f"- {first_line(getattr(expressions, form))}" for form in forms)
+    yield "## Warnings"
+    yield f"{rst(lints.__doc__, skip=1)} `loratlas place` and `loratlas plan` print them."
+    yield table(("code", "what was found"), list(_lint_codes()))
+    yield "## The grammar that is parsed"
+    yield f"```text\n{grammar._GRAMMAR.strip()}\n```"
+
+
+def _lint_codes() -> Iterator[tuple[str, str]]:
+    """Yield the code of every lint, and the docstring of the function that finds it."""
+    for node in ast.parse(inspect.getsource(lints)).body:
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        for call in ast.walk(node):
+            if isinstance(call, ast.keyword) and call.arg == "code":
+                yield f"`{ast.literal_eval(call.value)}`", marked(ast.get_docstring(node))
+
+
+def errors_page() -> Iterator[str]:
+    """Yield the tree of errors and what each of them means."""
+    yield "# Errors and exit codes"
+    yield (
+        "A command exits 0, 1 when the work failed, or 2 when the request was wrong; then one "
+        "message stands on stderr, which says what was given, what is allowed, and the nearest "
+        "name. A study file with several faults gets one line for each."
+    )
+    yield rst(errors.__doc__)
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+    kinds = [kind for kind in kinds if issubclass(kind, errors.LoratlasError)]
+    kinds.sort(key=lambda kind: inspect.getsourcelines(kind)[1])
+    rows = [(f"`{kind.__name__}`", str(kind.exit_code), first_line(kind)) for kind in kinds]
+    yield table(("error", "exit code", "what it means"), rows)
+
+
+def python_page() -> Iterator[str]:
+    """Yield the functions and classes that a person's own script uses."""
+    yield "# Python"
+    yield rst(loratlas.__doc__)
+    for name in loratlas.__all__:
+        yield from _function(f"loratlas.{name}", getattr(loratlas, name))
+    yield "## Classes"
+    for kind in (Anatomy, Site, placement.Placement, placement.Adapter, placement.PlacementDiff):
+        yield from _class(kind)
+    yield "## More functions"
+    for function in (rules.parse, lints.lints, match.match_parameters, spec.load_study):
+        yield from _function(f"{function.__module__}.{function.__name__}", function)
+    for kind in (lints.Lint, match.Match, spec.StudySpec):
+        yield from _class(kind)
+
+
+def _function(name: str, function: Callable[..., Any], level: str = "##") -> Iterator[str]:
+    yield f"{level} {name}"
+    yield f"```python\n{name.rpartition('.')[2]}{_signature(function)}\n```"
+    yield google(inspect.getdoc(function))
+
+
+def _class(kind: type) -> Iterator[str]:
+    yield f"### {kind.__module__}.{kind.__name__}"
+    yield google(inspect.getdoc(kind))
+    members = [
+        (name, member)
+        for name, member in vars(kind).items()
+        if name in ("__or__", "__and__", "__sub__") or not name.startswith("_")
+    ]
+    lines = [_member(name, member) for name, member in members if inspect.getdoc(member)]
+    yield "\n".join(line for line in lines if line)
+
+
+def _member(name: str, member: Any) -> str:
+    """Return one line for a method or property, an empty one for anything else."""
+    operators = {"__or__": "left | right", "__and__": "left & right", "__sub__": "left - right"}
+    function = getattr(member, "__func__", member)
+    if inspect.isfunction(function):
+        call = operators.get(name) or f"{name}{_signature(function, without_self=True)}"
+        return f"- `{call}`: {first_line(function)}"
+    is_property = isinstance(member, property) or type(member).__name__ == "cached_property"
+    return f"- `{name}`: {first_line(member)}" if is_property else ""
+
+
+def _signature(function: Callable[..., Any], *, without_self: bool = False) -> str:
+    signature = inspect.signature(function)
+    if without_self:
+        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    # Annotations that are written as text come with quotes, and types with their modules.
+    return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", str(signature)).replace("'", "")
+
+
+def _page(blocks: Iterable[str]) -> str:
+    title, *rest = (block for block in blocks if block)
+    return "\n\n".join([title, _NOTE, *rest]) + "\n"
+
+
+def run(arguments: Sequence[str] | None = None, folder: Path = FOLDER) -> int:
+    """Write the pages, or only look; return the exit code."""
+    parser = argparse.ArgumentParser(description="Write docs/reference from the code.")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 on a difference"
+    )
+    check = parser.parse_args(arguments).check
+    names = outdated(folder)
+    for name in names:
+        print(f"{name}: {'is out of date; run tools/make_reference.py' if check else 'written'}")
+    if check:
+        return 1 if names else 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_text(pages()[name], encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())
