@@ -11,10 +11,10 @@ from pathlib import Path
 from rich.console import Console
 
 from loratlas.analysis.summary import results
-from loratlas.report.tables import cost_table, notes, results_table
+from loratlas.report.tables import notes, results_tables
 from loratlas.study.folder import open_run
 
-_WIDTH = 118
+_WIDTH = 96
 # Rich's own template fetches a font from the web; a picture should need no network.
 _FONT = "font-family: Menlo, Consolas, 'DejaVu Sans Mono', monospace;"
 
@@ -24,7 +24,7 @@ def draw(run: Path, command: str) -> str:
     console = Console(record=True, width=_WIDTH, highlight=False, file=io.StringIO())
     found = results(open_run(run))
     console.print(f"$ {command}")
-    for renderable in (results_table(found), cost_table(found), *notes(found)):
+    for renderable in (*results_tables(found), *notes(found)):
         console.print(renderable)
     svg = console.export_svg(title="loratlas", font_aspect_ratio=0.602, unique_id="results")
     svg = re.sub(r"@font-face \{[^}]*\}", "", svg)

@@ -10,7 +10,6 @@ change a page, change the code and run this again. docs/reference/json.md is wri
 import argparse
 import ast
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,14 +17,15 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
-from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 import loratlas
 from loratlas import errors
 from loratlas.anatomy.sites import Anatomy, Site
-from loratlas.cli.main import app, main
+from loratlas.cli.main import app
 from loratlas.placement import expressions, grammar, lints, match, placement, resolve, rules
 from loratlas.study import fields, spec
+from reference_text import class_text, first_line, function_text, marked, rst, table
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 _NOTE = "<!-- Made by tools/make_reference.py; change the code, not this file. -->"
@@ -56,8 +56,8 @@ def commands_page() -> Iterator[str]:
     """Yield every verb with its arguments and options."""
     yield "# Commands"
     yield (
-        "`loratlas VERB ...`. " + first_line(main) + " Results are printed on stdout, everything "
-        "else on stderr. The keys of `--json` are in [json.md](json.md)."
+        "Results are printed on stdout, everything else on stderr. The exit codes are in "
+        "[errors.md](errors.md), the keys of `--json` in [json.md](json.md)."
     )
     verbs = [(str(command.name), command.callback) for command in app.registered_commands]
     yield "\n".join(f"- [`{name}`](#loratlas-{name}): {first_line(verb)}" for name, verb in verbs)
@@ -79,7 +79,7 @@ def _command(name: str, verb: Callable[..., Any]) -> Iterator[str]:
                 (
                     _option(parameter.name, kind, info),
                     default,
-                    _values(kind, info),
+                    _values(kind),
                     marked(info.help),
                 )
             )
@@ -97,7 +97,7 @@ def _option(name: str, kind: Any, info: OptionInfo) -> str:
     return f"`{flags}`" if kind is bool else f"`{flags} {info.metavar or name.upper()}`"
 
 
-def _values(kind: Any, info: ParameterInfo) -> str:
+def _values(kind: Any) -> str:
     """Return which values an option takes, in words."""
     kinds = [item for item in _members(kind) if item is not NoneType]
     if kinds == [bool]:
@@ -105,11 +105,24 @@ def _values(kind: Any, info: ParameterInfo) -> str:
     if get_origin(kinds[0]) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kinds[0]))
     words = {int: "an integer", float: "a number", str: "text", Path: "a path"}
-    return words[kinds[0]] + ("" if info.min is None else f" from {info.min:g} up")
+    return words[kinds[0]]
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+_SECTIONS: Mapping[type[BaseModel], str] = {
+    fields.StudyFields: "the keys at the top",
+    fields.ModelFields: "model",
+    fields.DataFields: "data",
+    fields.FileFields: "data source files",
+    fields.RuleFields: "a placement with a rule",
+    fields.PartsFields: "a placement with parts",
+    fields.PartFields: "one part",
+    fields.LoraFields: "lora",
+    fields.TrainingFields: "training",
+}
 
 
 def study_file_page() -> Iterator[str]:
@@ -122,17 +135,7 @@ def study_file_page() -> Iterator[str]:
         "the study file. `loratlas schema --out FILE` writes the JSON Schema of this page, with "
         "which an editor completes and checks."
     )
-    for title, section in (
-        ("The keys at the top", fields.StudyFields),
-        ("model", fields.ModelFields),
-        ("data", fields.DataFields),
-        ("data.source", fields.FileFields),
-        ("placements.NAME with a rule", fields.RuleFields),
-        ("placements.NAME with parts", fields.PartsFields),
-        ("placements.NAME.parts", fields.PartFields),
-        ("lora", fields.LoraFields),
-        ("training", fields.TrainingFields),
-    ):
+    for section, title in _SECTIONS.items():
         yield f"## {title}"
         yield marked(section.__doc__)
         yield _section(section, schema["$defs"].get(section.__name__, schema))
@@ -169,7 +172,9 @@ def _allowed(node: Mapping[str, Any]) -> str:
     if several:
         return " or ".join(_allowed(item) for item in several)
     if "$ref" in node:
-        return "a mapping, below"
+        name = node["$ref"].rpartition("/")[2]
+        title = next(title for kind, title in _SECTIONS.items() if kind.__name__ == name)
+        return f"a mapping: [{title}](#{title.replace(' ', '-')})"
     if "const" in node:
         return f"`{node['const']}`"
     if "enum" in node:
@@ -190,6 +195,26 @@ def _bounds(node: Mapping[str, Any]) -> str:
         f"{sign} {node[key]:g}" for key, sign in signs.items() if -1e6 < node.get(key, 1e9) < 1e6
     ]
     return f" {', '.join(said)}" if said else ""
+
+
+FORMS = {
+    "names(c_attn, attn.c_proj)": "the sites whose path ends in one of these names",
+    "names(h.*.mlp.c_*)": "a glob, matched segment by segment",
+    "file(placement.json)": "the sites of a saved placement (`place --json`), with its ranks",
+    "attention @ layers(0, 3, 8..11)": "layers by index; `..` includes both ends",
+    "attention @ layers(8..)": "layers from 8 on",
+    "attention @ layers(-2..)": "the last two layers: a negative index counts from the end",
+    "attention @ layers(25%..75%)": "layer i of L when 25 ≤ 100 · i / L < 75",
+    "attention @ first(4)": "the first four layers; `last(4)` the last four",
+    "attention @ every(2)": "layers 0, 2, 4, ...",
+    "attention @ encoder": "the encoder; `decoder` the decoder",
+    "all @ encoder @ first(2)": "several scopes narrow together, in any order",
+    "attention | feed_forward.down": "the sites of either",
+    "all - attention": "the first without the second",
+    "attention & names(c_attn)": "the sites of both",
+    "attention:16 + feed_forward": "parts, each with its own rank or the default; no overlap",
+}
+"""A sentence of each form, and its meaning."""
 
 
 def rules_page() -> Iterator[str]:
@@ -217,9 +242,8 @@ def rules_page() -> Iterator[str]:
     yield "## Names and layers"
     yield rst(resolve.__doc__, skip=1)
     yield "## What each form means"
-    forms = ("Names", "File", "Layers", "IndexRange", "PercentRange", "Counted", "InStack")
-    forms += ("Scoped", "Combined", "Part", "Rule")
-    yield "\n".join(f"- {first_line(getattr(expressions, form))}" for form in forms)
+    forms = [(f"`{form}`", meaning) for form, meaning in FORMS.items()]
+    yield table(("form", "what it selects"), forms)
     yield "## Warnings"
     yield f"{rst(lints.__doc__, skip=1)} `loratlas place` and `loratlas plan` print them."
     yield table(("code", "what was found"), list(_lint_codes()))
@@ -246,11 +270,26 @@ def errors_page() -> Iterator[str]:
         "name. A study file with several faults gets one line for each."
     )
     yield rst(errors.__doc__)
-    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
-    kinds = [kind for kind in kinds if issubclass(kind, errors.LoratlasError)]
+    kinds: list[type[errors.LoratlasError]] = [
+        kind
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.LoratlasError)
+    ]
     kinds.sort(key=lambda kind: inspect.getsourcelines(kind)[1])
     rows = [(f"`{kind.__name__}`", str(kind.exit_code), first_line(kind)) for kind in kinds]
     yield table(("error", "exit code", "what it means"), rows)
+
+
+_DATA_CLASSES: tuple[type, ...] = (
+    Anatomy,
+    Site,
+    placement.Placement,
+    placement.Adapter,
+    placement.PlacementDiff,
+    placement.LoraSpec,
+    match.Match,
+    lints.Lint,
+)
 
 
 def python_page() -> Iterator[str]:
@@ -258,52 +297,11 @@ def python_page() -> Iterator[str]:
     yield "# Python"
     yield rst(loratlas.__doc__)
     for name in loratlas.__all__:
-        yield from _function(f"loratlas.{name}", getattr(loratlas, name))
-    yield "## Classes"
-    for kind in (Anatomy, Site, placement.Placement, placement.Adapter, placement.PlacementDiff):
-        yield from _class(kind)
-    yield "## More functions"
-    for function in (rules.parse, lints.lints, match.match_parameters, spec.load_study):
-        yield from _function(f"{function.__module__}.{function.__name__}", function)
-    for kind in (lints.Lint, match.Match, spec.StudySpec):
-        yield from _class(kind)
-
-
-def _function(name: str, function: Callable[..., Any], level: str = "##") -> Iterator[str]:
-    yield f"{level} {name}"
-    yield f"```python\n{name.rpartition('.')[2]}{_signature(function)}\n```"
-    yield google(inspect.getdoc(function))
-
-
-def _class(kind: type) -> Iterator[str]:
-    yield f"### {kind.__module__}.{kind.__name__}"
-    yield google(inspect.getdoc(kind))
-    members = [
-        (name, member)
-        for name, member in vars(kind).items()
-        if name in ("__or__", "__and__", "__sub__") or not name.startswith("_")
-    ]
-    lines = [_member(name, member) for name, member in members if inspect.getdoc(member)]
-    yield "\n".join(line for line in lines if line)
-
-
-def _member(name: str, member: Any) -> str:
-    """Return one line for a method or property, an empty one for anything else."""
-    operators = {"__or__": "left | right", "__and__": "left & right", "__sub__": "left - right"}
-    function = getattr(member, "__func__", member)
-    if inspect.isfunction(function):
-        call = operators.get(name) or f"{name}{_signature(function, without_self=True)}"
-        return f"- `{call}`: {first_line(function)}"
-    is_property = isinstance(member, property) or type(member).__name__ == "cached_property"
-    return f"- `{name}`: {first_line(member)}" if is_property else ""
-
-
-def _signature(function: Callable[..., Any], *, without_self: bool = False) -> str:
-    signature = inspect.signature(function)
-    if without_self:
-        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
-    # Annotations that are written as text come with quotes, and types with their modules.
-    return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", str(signature)).replace("'", "")
+        yield from function_text(f"loratlas.{name}", getattr(loratlas, name))
+    for kind in _DATA_CLASSES:
+        yield from class_text(kind)
+    for function in (rules.parse, match.match_parameters, lints.lints, spec.load_study):
+        yield from function_text(f"{function.__module__}.{function.__name__}", function)
 
 
 def _page(blocks: Iterable[str]) -> str:

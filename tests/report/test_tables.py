@@ -5,12 +5,12 @@ from rich.console import Console
 from loratlas.anatomy.read import read
 from loratlas.placement.placement import place
 from loratlas.report.sites import layer_ranges, placement_summary, placement_table, role_table
-from loratlas.report.tables import cost_table, notes, results_table
+from loratlas.report.tables import notes, results_tables
 
 
-def drawn(renderable) -> str:
+def drawn(renderable, width=200) -> str:
     file = io.StringIO()
-    Console(width=200, file=file).print(renderable)
+    Console(width=width, file=file).print(renderable)
     return file.getvalue()
 
 
@@ -27,6 +27,7 @@ def arm(**changes):
         "loss": 1.23456,
         "perplexity": 3.43689,
         "loss_interval": [1.2, 1.3],
+        "seconds": 7.68,
         "seconds_per_step": 0.0512,
         "tokens_per_second": 7654.3,
         "peak_memory_bytes": 300 * 2**20,
@@ -53,6 +54,7 @@ def results(**arms):
         "base": {"loss": 4.0, "perplexity": 54.6},
         "placements": arms,
         "contrasts": [contrast(-0.0123, [-0.02, -0.0046])] if "b" in arms else [],
+        "num_trials": 6,
         "interval_over": "new seeds, these rows",
     }
 
@@ -61,50 +63,61 @@ def line(text, name):
     return next(line for line in text.splitlines() if name in line)
 
 
-def test_the_results_table():
-    text = drawn(results_table(results(a=arm(), b=arm(loss=1.2222))))
+def tables(found) -> list[str]:
+    return [drawn(table) for table in results_tables(found)]
+
+
+def test_the_table_of_losses():
+    text = tables(results(a=arm(), b=arm(loss=1.2222)))[0]
     assert "4.0000" in line(text, "untuned base")
-    first, second = line(text, "│ a"), line(text, "│ b")
-    for cell in (
-        "122,880",
-        "5.68%",
-        "0.003",
-        "1.2346",
-        "[1.2000, 1.3000]",
-        "3.44",
-        "baseline",
-        "3",
-    ):
+    first, second = line(text, " a  "), line(text, " b  ")
+    for cell in ("122,880", "1.2346 ± 0.0500", "3.44", "baseline"):
         assert cell in first
-    assert "-0.0123 [-0.0200, -0.0046]" in second
+    assert "-0.0123 ± 0.0077" in second
 
 
-def test_the_cost_table():
-    first = line(drawn(cost_table(results(a=arm()))), "│ a")
-    for cell in ("24", "8", "94.32%", "0.00%", "51.2", "7,654", "300 MiB"):
-        assert cell in first
+def test_the_tables_of_what_was_adapted_and_what_it_costs():
+    _, adapted, cost = tables(results(a=arm()))
+    for cell in ("24", "8", "122,880", "5.68%", "94.32%", "0.00%"):
+        assert cell in line(adapted, " a  ")
+    for cell in ("0.003", "3", "51.2", "7,654", "7.7", "300 MiB"):
+        assert cell in line(cost, " a  ")
 
 
 def test_what_is_unknown_is_a_dash():
     empty = arm(
         learning_rate=None, loss=None, perplexity=None, loss_interval=None, seconds_per_step=None,
-        tokens_per_second=None, peak_memory_bytes=None, num_trials=0,
+        tokens_per_second=None, peak_memory_bytes=None, num_trials=0, seconds=None,
     )  # fmt: skip
-    for table in (results_table(results(a=empty)), cost_table(results(a=empty))):
-        text = drawn(table)
+    losses, _, cost = tables(results(a=empty))
+    for text in (losses, cost):
         assert "None" not in text
         assert "nan" not in text
-        assert " - " in line(text, "│ a")
+        assert " - " in line(text, " a  ")
+
+
+def words(text) -> list[str]:
+    return [word for word in text.split() if not word.startswith("─")]
+
+
+def test_nothing_is_cut_in_a_terminal_of_80_columns():
+    name = "a placement with a long name"
+    for table in results_tables(results(**{name: arm(), "b": arm(ranks=[4, 16])})):
+        text = drawn(table, width=80)
+        assert "…" not in text
+        # A long name is folded into several lines, so words come in another order.
+        assert sorted(words(text)) == sorted(words(drawn(table, width=300))), "a word was cut"
+        assert max(len(row.rstrip()) for row in text.splitlines()) <= 80
 
 
 def test_failures_are_counted_beside_the_mean():
     found = results(a=arm(num_failed=1))
-    assert "2 of 3" in line(drawn(results_table(found)), "│ a")
+    assert "2 of 3" in line(tables(found)[2], " a  ")
     assert "a: 1 of 3 trials diverged or failed; its mean is over the others." in notes(found)
 
 
 def test_names_with_markup_are_shown_as_they_are():
-    text = drawn(results_table(results(**{"[red]x[/red]": arm()})))
+    text = tables(results(**{"[red]x[/red]": arm()}))[0]
     assert "[red]x[/red]" in text
 
 

@@ -42,7 +42,7 @@ def results(store: Store) -> dict[str, Any]:
     """
     arms = _arms(store)
     baseline = _baseline(store, arms)
-    base_parameters = store.meta("base_parameters") or 0
+    base_parameters = store.meta("base_parameters")
     steps = store.meta("steps_per_trial")
     return {
         "study": store.meta("name"),
@@ -63,7 +63,7 @@ def _arms(store: Store) -> list[_Arm]:
     probes = store.probes()
     trials = list(store.trials().values())
     return [
-        _arm(store, placement, trials, chosen.get(placement.name), probes.get(placement.digest))
+        _arm(store, placement, trials, chosen, probes.get(placement.digest))
         for placement in store.placements()
     ]
 
@@ -72,12 +72,18 @@ def _arm(
     store: Store,
     placement: PlacementRecord,
     trials: Sequence[TrialRecord],
-    rate: float | None,
+    chosen: Mapping[str, float | None],
     probe: Probe | None,
 ) -> _Arm:
-    own = [t for t in trials if t.placement_digest == placement.digest and t.learning_rate == rate]
-    own.sort(key=lambda trial: trial.seed)
-    losses = {t.seed: store.scores(t.digest)[SPLIT].loss for t in own if t.status == "done"}
+    rate = chosen.get(placement.name)
+    own = [t for t in trials if t.placement_digest == placement.digest]
+    # Where no rate is eligible, every trial is counted and none is averaged.
+    none_eligible = rate is None and placement.name in chosen
+    own = sorted(
+        (t for t in own if none_eligible or t.learning_rate == rate), key=lambda trial: trial.seed
+    )
+    ended = () if none_eligible else [trial for trial in own if trial.status == "done"]
+    losses = {trial.seed: store.scores(trial.digest)[SPLIT].loss for trial in ended}
     return _Arm(placement=placement, learning_rate=rate, trials=own, losses=losses, probe=probe)
 
 
@@ -88,7 +94,7 @@ def _baseline(store: Store, arms: Sequence[_Arm]) -> _Arm | None:
 
 def _base(score: SplitScore | None) -> dict[str, Any]:
     if score is None:
-        return {"loss": None, "perplexity": None, "bits_per_byte": None, "num_rows": None}
+        return dict.fromkeys(("loss", "perplexity", "bits_per_byte", "num_rows", "num_tokens"))
     return {
         "loss": finite(score.loss),
         "perplexity": finite(score.perplexity),
@@ -99,7 +105,7 @@ def _base(score: SplitScore | None) -> dict[str, Any]:
 
 
 def _placement(
-    arm: _Arm, baseline: _Arm | None, base_parameters: int, steps: int | None
+    arm: _Arm, baseline: _Arm | None, base_parameters: int | None, steps: int | None
 ) -> dict[str, Any]:
     placement, losses = arm.placement, list(arm.losses.values())
     loss = _mean(losses)
@@ -110,9 +116,11 @@ def _placement(
         "num_sites": len(placement.adapters),
         "ranks": sorted({adapter["rank"] for adapter in placement.adapters}),
         "trainable_parameters": count,
-        "percent_of_base_and_adapters": trainable_percent(count, base_parameters),
-        "percent_saved_against_full_fine_tuning": percent_saved_against_full(
-            count, base_parameters
+        "percent_of_base_and_adapters": (
+            None if base_parameters is None else trainable_percent(count, base_parameters)
+        ),
+        "percent_saved_against_full_fine_tuning": (
+            None if base_parameters is None else percent_saved_against_full(count, base_parameters)
         ),
         "percent_saved_against_baseline": (
             None if against is None else percent_saved_against_baseline(count, against)

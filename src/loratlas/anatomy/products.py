@@ -1,6 +1,7 @@
 """What does a product of two tensors mean: its factors, and the scores behind attention?"""
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 from torch import Tensor
@@ -29,6 +30,30 @@ def factors(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[T
     left, right = MATRIX_PRODUCTS[name]
     given = [*args, *kwargs.values()]
     return given[left], given[right]
+
+
+def map_shape(
+    name: str, args: tuple[Any, ...], value: Tensor, weight: Tensor
+) -> tuple[int, int]:
+    """Return d_in and d_out of a weight that is multiplied with a value.
+
+    einsum may sum over several dimensions of a weight, as attention with a parameter of
+    shape (width, heads, head width) does.
+    """
+    if name == "linear":
+        return weight.shape[-1], weight.shape[-2]
+    if name != "einsum":
+        weight_first = factors(name, args, {})[0] is weight if len(args) > 1 else False
+        rows, columns = weight.shape[-2:] if weight.dim() > 1 else (weight.shape[-1], 1)
+        return (columns, rows) if weight_first else (rows, columns)
+    terms, _, result = args[0].replace(" ", "").partition("->")
+    operands = list(tensors_in(args[1:]))
+    letters = terms.split(",")[next(i for i, t in enumerate(operands) if t is weight)]
+    other = terms.split(",")[next(i for i, t in enumerate(operands) if t is not weight)]
+    sizes = dict(zip(letters, weight.shape, strict=False))
+    summed = [sizes[x] for x in letters if x in other and x not in result]
+    made = [sizes[x] for x in letters if x not in other]
+    return prod(summed), prod(made)
 
 
 def _einsum_order(equation: str, operands: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -57,13 +57,18 @@ def _local_file(model: str | Path) -> Path | None:
     name = str(model)
     if name.startswith("demo:"):
         return demo_model_folder(name) / _CONFIG
+    if not name.strip():
+        raise ModelError("the name of the model is empty")
     path = Path(model).expanduser()
-    if path.is_dir():
-        if not (path / _CONFIG).is_file():
-            raise ModelError(f"{name}: this folder has no config.json")
-        return path / _CONFIG
-    if path.is_file():
-        return path
+    try:
+        if path.is_dir():
+            if not (path / _CONFIG).is_file():
+                raise ModelError(f"{name}: this folder has no config.json")
+            return path / _CONFIG
+        if path.is_file():
+            return path
+    except OSError as error:  # no folder can have such a name, or it may not be looked at
+        raise ModelError(f"{name}: cannot be looked up: {error.strerror}") from error
     if isinstance(model, Path) or _looks_like_path(name):
         raise ModelError(f"{name}: no such file or folder{_nearest_entry(path)}")
     return None
@@ -132,6 +137,8 @@ def _parse(file: Path, shown: str) -> dict[str, Any]:
         raise ModelError(f"{shown}: not valid JSON ({where}: {error.msg})") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{shown}: cannot be read as text ({error})") from error
+    except (ValueError, RecursionError) as error:  # a number or a nesting beyond any use
+        raise ModelError(f"{shown}: cannot be read as a configuration ({error})") from error
     if not isinstance(config, dict):
         raise ModelError(f"{shown}: holds a {type(config).__name__}, not a configuration")
     return config

@@ -18,11 +18,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+# How typer ends a command at Ctrl-C.
+_INTERRUPTED = 130
+
 for verb in (doctor, anatomy, place, plan, run, status, results, schema):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
     show_version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
@@ -37,7 +40,12 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit 0, 1 (the work failed) or 2 (the request was wrong)."""
     try:
-        app(args=None if arguments is None else list(arguments))
+        app(args=None if arguments is None else list(arguments), prog_name="loratlas")
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            complain("stopped")
+            sys.exit(1)
+        raise
     except LoratlasError as error:
         complain(str(error))
         sys.exit(error.exit_code)

@@ -1,5 +1,6 @@
 """``loratlas results``: the table of a run."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,12 @@ def command(
 ) -> None:
     """Show what came out of a run: losses with intervals, differences, costs."""
     from loratlas.analysis.summary import results
-    from loratlas.report.tables import cost_table, notes, results_table
+    from loratlas.report.tables import notes, results_tables
     from loratlas.study.folder import open_run
 
-    found = results(open_run(run))
+    with closing(open_run(run)) as store:
+        found = results(store)
     if json:
         print_json(found)
     else:
-        print_rich(results_table(found), cost_table(found), *notes(found))
+        print_rich(*results_tables(found), *notes(found))

@@ -1,5 +1,6 @@
 """``loratlas status``: where a run stands."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +17,13 @@ def command(
     from loratlas.study.folder import open_run
     from loratlas.study.standing import standing
 
-    found = standing(open_run(run))
+    with closing(open_run(run)) as store:
+        found = standing(store)
     if json:
         print_json(found)
         return
     print_rich(
-        f"{found['study']}: {found['done']} of {found['num_trials']} trials done, "
+        f"{found['study'] or run}: {found['done']} of {found['num_trials']} trials done, "
         f"{found['missing']} missing, {found['diverged']} diverged, {found['failed']} failed"
     )
     for trial in found["not_done"]:

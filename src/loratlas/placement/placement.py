@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -43,6 +43,8 @@ class LoraSpec:
             raise PlacementError(f"rank is a positive integer, not {self.rank!r}")
         if not self.alpha > 0:
             raise PlacementError(f"alpha is positive, not {self.alpha!r}")
+        if not isfinite(self.alpha):
+            raise PlacementError(f"alpha is a finite number, not {self.alpha!r}")
         if self.scaling not in SCALINGS:
             raise PlacementError(
                 f"unknown scaling {self.scaling!r}{did_you_mean(str(self.scaling), SCALINGS)}; "

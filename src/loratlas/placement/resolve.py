@@ -278,6 +278,8 @@ def _why_no_word(word: Word, anatomy: Anatomy) -> str:
     same = [site for site in anatomy.sites if site.role.family in families]
     if not same:
         return f"{anatomy.model} has no {word.word} site; its roles are {roles_of(anatomy.sites)}"
+    if word.word == ALL and not word.part:
+        return f"{anatomy.model} has no site inside its blocks; its roles are {roles_of(same)}"
     whole = next((s.role for s in same if word.part in _FUSED.get(s.role.part, ())), None)
     listed = f"its {word.word} roles are {roles_of(same)}"
     if whole is None:

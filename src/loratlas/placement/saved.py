@@ -5,6 +5,7 @@ The form is what ``place --json`` and ``allocate`` write:
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ def read_saved(file: File, *, root: Path, anatomy: Anatomy) -> Mapping[str, Save
     except FileNotFoundError:
         near = did_you_mean(place.name, (other.name for other in place.parent.glob("*.json")))
         raise PlacementError(f"{file}: there is no file {place}{near}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PlacementError(f"{file}: {place} cannot be read as JSON: {error}") from None
     return read_adapters(data, where=str(file), anatomy=anatomy)
 
@@ -80,7 +81,8 @@ def _is_rank(value: Any) -> TypeGuard[int]:
 
 
 def _is_alpha(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and value > 0 and math.isfinite(value)
 
 
 def _check_paths(paths: Mapping[str, SavedAdapter], where: str, anatomy: Anatomy) -> None:

@@ -14,7 +14,7 @@ def anatomy_summary(anatomy: Anatomy) -> str:
     stacks = ", ".join(f"{name} of {count} layers" for name, count in anatomy.stacks.items())
     head = "tied to the embedding" if anatomy.tied_head else "not tied"
     return (
-        f"{escape(anatomy.model)}: {anatomy.architecture} ({anatomy.model_type}), {stacks}, "
+        f"{anatomy.model}: {anatomy.architecture} ({anatomy.model_type}), {stacks}, "
         f"{anatomy.num_parameters:,} parameters, head {head}\n"
         f"{len(anatomy.sites)} sites, digest {anatomy.digest[:12]}"
     )
@@ -48,7 +48,7 @@ def placement_summary(placement: Placement, anatomy: Anatomy) -> str:
     count = placement.trainable_parameters
     share = 100 * count / (anatomy.num_parameters + count)
     return (
-        f"{escape(anatomy.model)}: {len(placement.adapters)} of {len(anatomy.sites)} sites, "
+        f"{anatomy.model}: {len(placement.adapters)} of {len(anatomy.sites)} sites, "
         f"{count:,} trainable parameters, {share:.2f}% of base and adapters"
     )
 

@@ -1,52 +1,28 @@
-"""How results look as tables: in the terminal and in Markdown."""
+"""How results look as tables in a terminal of 80 columns and more."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 UNKNOWN = "-"
 
-
-def results_table(results: Mapping[str, Any]) -> Table:
-    """Return what was learned: one line a placement, the untuned base first."""
-    table = Table(title=f"{results['study']}: {results['split']} rows", title_justify="left")
-    table.add_column("placement")
-    for header in ("parameters", "of model", "rate", "loss", "95% interval", "perplexity"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("against baseline", justify="right", no_wrap=True)
-    table.add_column("trials", justify="right", no_wrap=True)
-    base = results["base"]
-    table.add_row(
-        "[dim]untuned base[/dim]", "0", "", "", figure(base["loss"]), "",
-        figure(base["perplexity"], 2), "", "",
-    )  # fmt: skip
-    contrasts = {contrast["placement"]: contrast for contrast in results["contrasts"]}
-    for name, found in results["placements"].items():
-        table.add_row(escape(name), *_result_cells(found, contrasts.get(name)))
-    return table
+Column = tuple[str, Callable[[Mapping[str, Any]], str]]
 
 
-def cost_table(results: Mapping[str, Any]) -> Table:
-    """Return what each placement costs: measured alone, by a probe."""
-    table = Table(title="cost of one trial, each placement probed alone", title_justify="left")
-    table.add_column("placement")
-    for header in (
-        "sites", "rank", "less than full tuning", "less than baseline",
-        "ms per step", "tokens/s", "peak memory",
-    ):  # fmt: skip
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, found in results["placements"].items():
-        table.add_row(escape(name), *_cost_cells(found))
-    return table
+def results_tables(results: Mapping[str, Any]) -> list[Table]:
+    """Return what was learned, what was adapted, and what it costs: a line a placement."""
+    return [_loss_table(results), _parameter_table(results), _cost_table(results)]
 
 
 def notes(results: Mapping[str, Any]) -> list[str]:
     """Return the sentences that the tables are to be read with."""
     lines = [
-        f"Loss: sum of nats over sum of scored tokens. Intervals: {results['interval_over']}.",
-        "Against baseline: difference of losses, paired by seed; below zero is better.",
+        f"Loss: nats per scored token over all {results['split']} rows. ± is a 95% interval of the "
+        f"mean over seeds ({results['interval_over']}). Against baseline: the difference of "
+        "losses, paired by seed; below zero is better. Cost: each placement alone, by a probe.",
     ]
     lines += [
         f"{name}: {found['num_failed']} of {found['num_trials']} trials diverged or failed; "
@@ -62,55 +38,114 @@ def figure(value: float | None, digits: int = 4) -> str:
     return UNKNOWN if value is None else f"{value:,.{digits}f}"
 
 
-def _result_cells(found: Mapping[str, Any], contrast: Mapping[str, Any] | None) -> list[str]:
-    rate = found["learning_rate"]
+def _loss_table(results: Mapping[str, Any]) -> Table:
+    contrasts = {contrast["placement"]: contrast for contrast in results["contrasts"]}
+    base = results["base"]
+    rows = {
+        "untuned base": ["0", figure(base["loss"]), figure(base["perplexity"], 2), ""],
+        **{
+            name: [
+                f"{found['trainable_parameters']:,}",
+                _with_interval(found["loss"], found["loss_interval"]),
+                figure(found["perplexity"], 2),
+                _against_baseline(contrasts.get(name)),
+            ]
+            for name, found in results["placements"].items()
+        },
+    }
+    headers = ("parameters", "loss", "perplexity", "against baseline")
+    return _table(f"{results['study']}: {results['split']} rows", headers, rows)
+
+
+def _parameter_table(results: Mapping[str, Any]) -> Table:
+    columns: list[Column] = [
+        ("sites", lambda found: str(found["num_sites"])),
+        ("rank", lambda found: ", ".join(map(str, found["ranks"]))),
+        ("parameters", lambda found: f"{found['trainable_parameters']:,}"),
+        ("of base\nand adapters", lambda found: _percent(found, "percent_of_base_and_adapters")),
+        (
+            "less than\nfull tuning",
+            lambda found: _percent(found, "percent_saved_against_full_fine_tuning"),
+        ),
+        ("less than\nbaseline", lambda found: _percent(found, "percent_saved_against_baseline")),
+    ]
+    return _by_placement("what was adapted", columns, results)
+
+
+def _cost_table(results: Mapping[str, Any]) -> Table:
+    columns: list[Column] = [
+        ("rate", lambda found: _rate(found["learning_rate"])),
+        ("trials", _trials),
+        ("ms per\nstep", lambda found: figure(_times(found["seconds_per_step"], 1000), 1)),
+        ("tokens\nper second", lambda found: figure(found["tokens_per_second"], 0)),
+        ("seconds\nper trial", lambda found: figure(found["seconds"], 1)),
+        ("peak memory\nabove model", lambda found: _mebibytes(found["peak_memory_bytes"])),
+    ]
+    return _by_placement("what it costs", columns, results)
+
+
+def _by_placement(title: str, columns: Sequence[Column], results: Mapping[str, Any]) -> Table:
+    rows = {
+        name: [show(found) for _, show in columns] for name, found in results["placements"].items()
+    }
+    return _table(title, [header for header, _ in columns], rows)
+
+
+def _table(title: str, headers: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("placement", overflow="fold", min_width=12)
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, cells in rows.items():
+        table.add_row(escape(name), *cells)
+    return table
+
+
+def _trials(found: Mapping[str, Any]) -> str:
     done = found["num_trials"] - found["num_failed"]
-    trials = str(done) if not found["num_failed"] else f"{done} of {found['num_trials']}"
-    return [
-        f"{found['trainable_parameters']:,}",
-        f"{found['percent_of_base_and_adapters']:.2f}%",
-        UNKNOWN if rate is None else f"{rate:g}",
-        figure(found["loss"]),
-        _interval(found["loss_interval"]),
-        figure(found["perplexity"], 2),
-        "baseline" if contrast is None else _difference(contrast),
-        trials,
-    ]
+    return str(done) if not found["num_failed"] else f"{done} of {found['num_trials']}"
 
 
-def _cost_cells(found: Mapping[str, Any]) -> list[str]:
-    step = found["seconds_per_step"]
-    memory = found["peak_memory_bytes"]
-    against = found["percent_saved_against_baseline"]
-    return [
-        str(found["num_sites"]),
-        ", ".join(map(str, found["ranks"])),
-        f"{found['percent_saved_against_full_fine_tuning']:.2f}%",
-        UNKNOWN if against is None else f"{against:.2f}%",
-        figure(None if step is None else 1000 * step, 1),
-        figure(found["tokens_per_second"], 0),
-        UNKNOWN if memory is None else f"{memory / 2**20:,.0f} MiB",
-    ]
+def _against_baseline(contrast: Mapping[str, Any] | None) -> str:
+    if contrast is None:
+        return "baseline"
+    return _with_interval(contrast["difference"], contrast["interval"], "+")
 
 
-def _difference(contrast: Mapping[str, Any]) -> str:
-    if contrast["difference"] is None:
+def _with_interval(value: float | None, interval: Sequence[float] | None, sign: str = "") -> str:
+    if value is None:
         return UNKNOWN
-    text = f"{contrast['difference']:+.4f}"
-    interval = contrast["interval"]
-    return text if interval is None else f"{text} {_interval(interval, '+')}"
+    text = f"{value:{sign},.4f}"
+    return text if interval is None else f"{text} ± {(interval[1] - interval[0]) / 2:.4f}"
 
 
-def _interval(interval: Sequence[float] | None, sign: str = "") -> str:
-    if interval is None:
-        return UNKNOWN
-    return f"[{interval[0]:{sign}.4f}, {interval[1]:{sign}.4f}]"
+def _percent(found: Mapping[str, Any], key: str) -> str:
+    return UNKNOWN if found[key] is None else f"{found[key]:.2f}%"
+
+
+def _rate(rate: float | None) -> str:
+    return UNKNOWN if rate is None else f"{rate:g}"
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else factor * value
+
+
+def _mebibytes(size: int | None) -> str:
+    return UNKNOWN if size is None else f"{size / 2**20:,.0f} MiB"
 
 
 def plan_table(plan: Mapping[str, Any]) -> Table:
     """Return what each placement of a study costs before anything is spent."""
     table = Table(
-        title=f"{plan['study']} on {plan['model']} ({plan['base_parameters']:,} parameters)",
+        title=f"{plan['study']} on {escape(plan['model'])} "
+        f"({plan['base_parameters']:,} parameters)",
         title_justify="left",
     )
     table.add_column("placement")

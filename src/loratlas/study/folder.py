@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loratlas.errors import RunFolderError
+from loratlas.errors import RunFolderError, did_you_mean
+from loratlas.study.lock import LOCK_NAME
 from loratlas.study.spec import StudySpec
-from loratlas.study.store import FILE_NAME, Store
+from loratlas.study.store import FILE_NAME, NEW_NAME, Store
 
 _IDENTITY = "identity"
 _MOST_SHOWN = 4
+_LEFT_BY_A_KILL = {LOCK_NAME, NEW_NAME, f"{NEW_NAME}-journal"}
+"""What a process that was killed before it had a store may leave behind."""
 
 
 def default_folder(study: StudySpec) -> Path:
@@ -32,11 +35,15 @@ def check_folder(folder: Path) -> None:
     Raises:
         RunFolderError: it is a file, or holds something that is no run.
     """
-    if folder.is_symlink() and not folder.exists():
-        raise RunFolderError(f"{folder}: a link that leads nowhere")
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"{folder}: is a file; a run needs a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE_NAME).is_file():
+    try:
+        if folder.is_symlink() and not folder.exists():
+            raise RunFolderError(f"{folder}: a link that leads nowhere")
+        if folder.exists() and not folder.is_dir():
+            raise RunFolderError(f"{folder}: is a file; a run needs a folder")
+        held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be looked at: {error.strerror}") from error
+    if held - _LEFT_BY_A_KILL and FILE_NAME not in held:
         raise RunFolderError(
             f"{folder}: holds files that are no run ({FILE_NAME} is missing); "
             "give an empty or a new folder with --out"
@@ -83,12 +90,13 @@ def open_folder(folder: Path, study: StudySpec, identity: Mapping[str, Any]) -> 
         RunFolderError: it cannot be written, or holds another study.
     """
     check_identity(folder, identity)
+    store = Store(folder / FILE_NAME, writable=True)
+    store.set_meta(_IDENTITY, dict(identity))
     try:
         (folder / "study.yaml").write_bytes(study.path.read_bytes())
     except OSError as error:
+        store.close()
         raise RunFolderError(f"{folder}: cannot be written: {error.strerror}") from error
-    store = Store(folder / FILE_NAME, writable=True)
-    store.set_meta(_IDENTITY, dict(identity))
     return store
 
 
@@ -98,8 +106,13 @@ def open_run(folder: Path) -> Store:
     Raises:
         RunFolderError: there is none.
     """
-    if not folder.is_dir():
-        raise RunFolderError(f"{folder}: no such run folder{_runs_nearby(folder)}")
+    try:
+        if folder.is_file():
+            raise RunFolderError(f"{folder}: is a file; give the run folder")
+        if not folder.is_dir():
+            raise RunFolderError(f"{folder}: no such run folder{_runs_nearby(folder)}")
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be looked at: {error.strerror}") from error
     return Store(folder / FILE_NAME)
 
 
@@ -108,7 +121,8 @@ def _runs_nearby(folder: Path) -> str:
     if not parent.is_dir():
         return ""
     runs = sorted(path.name for path in parent.iterdir() if (path / FILE_NAME).is_file())
-    return f"; in {parent} there is: {', '.join(runs)}" if runs else ""
+    near = did_you_mean(folder.name, runs)
+    return f"{near}; in {parent} there is: {', '.join(runs)}" if runs else ""
 
 
 def _differences(kept: Any, asked: Any, key: str = "") -> list[str]:

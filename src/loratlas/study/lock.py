@@ -8,6 +8,8 @@ from filelock import FileLock, Timeout
 
 from loratlas.errors import RunFolderError
 
+LOCK_NAME = "run.lock"
+
 
 @contextmanager
 def only_controller(folder: Path) -> Iterator[None]:
@@ -16,7 +18,7 @@ def only_controller(folder: Path) -> Iterator[None]:
     Raises:
         RunFolderError: another process holds it.
     """
-    lock = FileLock(folder / "run.lock", timeout=0)
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
     try:
         lock.acquire()
     except Timeout:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from sqlalchemy import JSON, ForeignKey, create_engine, delete, event, select
+from sqlalchemy import JSON, Engine, ForeignKey, create_engine, delete, event, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -27,6 +27,7 @@ SCHEMA = 1
 # A reader holds the file for milliseconds; a writer that waits this long has met something else.
 _LOCK_TIMEOUT_S = 30
 FILE_NAME = "run.sqlite"
+NEW_NAME = f"{FILE_NAME}.new"
 
 
 class _Table(DeclarativeBase):
@@ -87,7 +88,9 @@ class Store:
     Args:
         path: the SQLite file.
         writable: for the one writer, which makes the file when it is missing. Readers open it
-            read-only, so that looking at a run never stands in its way.
+            for queries alone, so that looking at a run never stands in its way. (Not as a
+            read-only file: after a kill, SQLite's journal has to be rolled back by whoever
+            comes next.)
 
     Raises:
         RunFolderError: there is no store, or one of another schema.
@@ -95,20 +98,15 @@ class Store:
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
-        if not writable and not path.is_file():
-            raise RunFolderError(f"{path.parent}: no run here ({path.name} is missing)")
+        if not path.is_file():
+            if not writable:
+                raise RunFolderError(f"{path.parent}: no run here ({path.name} is missing)")
+            _make(path)
         self._path = path
-        mode = "rwc" if writable else "ro"
-        place = quote(str(path.absolute()))
-        self._engine = create_engine(
-            f"sqlite:///file:{place}?mode={mode}&uri=true",
-            connect_args={"timeout": _LOCK_TIMEOUT_S},
-        )
-        event.listen(self._engine, "connect", _configure)
-        if writable:
-            with self._session() as session:
-                _Table.metadata.create_all(session.connection())
-        self._check_schema(writable)
+        self._engine = _engine(path, "rw")
+        if not writable:
+            event.listen(self._engine, "connect", _only_queries)
+        self._check_schema()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -194,23 +192,17 @@ class Store:
             found = session.scalars(select(_Probe))
             return {row.placement_digest: Probe(**row.content) for row in found}
 
-    def _check_schema(self, writable: bool) -> None:
+    def _check_schema(self) -> None:
         schema = self.meta("schema")
-        if schema is None and writable:
-            self.set_meta("schema", SCHEMA)
-        elif schema != SCHEMA:
+        if schema != SCHEMA:
             raise RunFolderError(
                 f"{self._path}: written with schema {schema}, this version reads schema {SCHEMA}"
             )
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        try:
-            with Session(self._engine) as session, session.begin():
-                yield session
-        except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).split("\n")[0]
-            raise StoreError(f"{self._path}: {cause}") from error
+        with _told(self._path), Session(self._engine) as session, session.begin():
+            yield session
 
     @staticmethod
     def _forget(session: Session, trial: str) -> None:
@@ -230,6 +222,48 @@ class Store:
                 _Example(score=entry.id, row=row, nll=nll, num_tokens=tokens, num_bytes=size)
                 for row, nll, tokens, size in zip(*(c.tolist() for c in columns), strict=True)
             )
+
+
+def _make(path: Path) -> None:
+    """Make an empty store, whole or not at all: SQLite makes its tables one by one."""
+    new = path.with_name(NEW_NAME)
+    with _told(path):
+        for left in (new, new.with_name(f"{NEW_NAME}-journal")):
+            left.unlink(missing_ok=True)
+        engine = _engine(new, "rwc")
+        _Table.metadata.create_all(engine)
+        with Session(engine) as session, session.begin():
+            session.add(_Meta(key="schema", value={"value": SCHEMA}))
+        engine.dispose()
+        new.replace(path)
+
+
+def _engine(path: Path, mode: str) -> Engine:
+    place = quote(str(path.absolute()))
+    engine = create_engine(
+        f"sqlite:///file:{place}?mode={mode}&uri=true",
+        connect_args={"timeout": _LOCK_TIMEOUT_S},
+    )
+    event.listen(engine, "connect", _configure)
+    return engine
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a file into one sentence about it."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).split("\n")[0]
+        raise StoreError(f"{path}: {cause}") from error
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from error
+
+
+def _only_queries(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA query_only = ON")
+    cursor.close()
 
 
 def _configure(connection: Any, _record: Any) -> None:

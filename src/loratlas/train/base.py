@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +75,13 @@ def load_tokenizer(ref: ModelRef) -> Any:
         ModelError: it cannot be found or read.
     """
     with _readable(ref, "tokenizer"), quiet():
-        return AutoTokenizer.from_pretrained(
+        tokenizer: Any = AutoTokenizer.from_pretrained(
             _location(ref), revision=ref.revision, trust_remote_code=ref.trust_remote_code
         )
+        # Without its files transformers makes an empty tokenizer, which reads every text as "".
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ModelError(f"{ref.name}: no tokenizer comes with it (tokenizer.json is missing)")
+    return tokenizer
 
 
 def load_base(
@@ -96,20 +100,24 @@ def load_base(
         _require_causal(ref, config)
         if base_dropout is not None:
             set_dropout(config, base_dropout)
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             _location(ref),
             config=config,
             revision=ref.revision,
             trust_remote_code=ref.trust_remote_code,
             dtype=_TORCH_DTYPES[dtype],
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # listed, and refused below with the shapes
+            output_loading_info=True,
         )
+    model, found = loaded
+    _require_whole(ref, found)
     model.requires_grad_(False)
     model.config.use_cache = False
     digest = weights_digest(model)
     return Base(
         ref=ref,
-        model=model.to(device),  # type: ignore[arg-type]
+        model=model.to(device),
         tokenizer=load_tokenizer(ref),
         device=device,
         digest=digest,
@@ -171,6 +179,10 @@ def quiet() -> Iterator[None]:
 def _location(ref: ModelRef) -> str:
     if ref.name.startswith("demo:"):
         return str(demo_model_folder(ref.name))
+    if Path(ref.name).is_file():
+        raise ModelError(
+            f"{ref.name}: is a file; weights and tokenizer are read from the folder that holds it"
+        )
     return ref.name
 
 
@@ -181,10 +193,33 @@ def _require_causal(ref: ModelRef, config: Any) -> None:
             "this version trains causal language models only, not yet others"
         )
     named = (config.architectures or [""])[0]
+    both = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
+    if both and not getattr(config, "is_decoder", False):
+        raise NotYetError(
+            f"{ref.name}: {config.model_type} attends in both directions (is_decoder is not set); "
+            "this version trains causal language models only, not yet others"
+        )
     if named.endswith(("ForMaskedLM", "ForConditionalGeneration", "ForSequenceClassification")):
         raise NotYetError(
             f"{ref.name}: {named} is no causal language model; "
             "this version trains causal language models only, not yet others"
+        )
+
+
+def _require_whole(ref: ModelRef, found: Mapping[str, Any]) -> None:
+    """Refuse weights that leave tensors of the model out: they would be random, unseen."""
+    wrong = sorted(found["mismatched_keys"])
+    if wrong:
+        name, held, needed = wrong[0]
+        raise ModelError(
+            f"{ref.name}: its weights do not fit its config.json: {len(wrong)} tensors have "
+            f"another shape, first {name}: {tuple(held)} in the file, {tuple(needed)} in the model"
+        )
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{ref.name}: its weights do not fit its config.json: {len(missing)} tensors are "
+            f"missing, first {missing[0]}"
         )
 
 
@@ -197,6 +232,8 @@ def _readable(ref: ModelRef, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         first = str(error).strip().split("\n")[0]
+        if isinstance(error, KeyError):
+            first = f"{first} is missing in its files"
         if not Path(_location(ref)).exists() and "/" in ref.name:
             first += " (a hub model needs the network, or an earlier download)"
         raise ModelError(f"{ref.name}: the {what} cannot be loaded: {first}") from error

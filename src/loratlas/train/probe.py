@@ -5,9 +5,11 @@ The first steps are dropped as warm-up; the seconds are the median of those that
 """
 
 import multiprocessing
+import signal
 import statistics
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,10 +65,35 @@ def probe(task: ProbeTask) -> Probe:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     try:
-        with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-            return pool.submit(measure, task).result()
+        with (
+            _interrupts_wait(),
+            ProcessPoolExecutor(1, mp_context=context, initializer=_end_quietly) as pool,
+        ):
+            return _result(pool.submit(measure, task))
     except Exception as error:  # whatever the steps can raise
         raise TrialError(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Keep Ctrl-C from the processes that start meanwhile: they would answer with tracebacks."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _result(future: Future[Probe]) -> Probe:
+    """Wait for a probe, where Ctrl-C is heard again."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return future.result()
+
+
+def _end_quietly() -> None:
+    """Let Ctrl-C end a probe's process at once and without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def measure(task: ProbeTask) -> Probe:

@@ -1,0 +1,111 @@
+"""Which names do the regular expressions of a configuration match, within a time bound?
+
+PEFT hands them to `re`, which can run for years on a short name, cannot be interrupted from a
+thread, and has no twin with the same syntax and a time limit. So an expression that could be
+slow is evaluated by a second interpreter, which is stopped when its time is up.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loratlas.errors import PlacementError
+
+TIME_LIMIT_SECONDS = 5.0
+_WORKER = Path(__file__).with_name("regex_worker.py")
+# Without these characters there is one way to match, and no way to be slow.
+_PLAIN = re.compile(r"[^*+?{|(]*")
+_LONGEST_SHOWN = 80
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hit:
+    """One expression that matches a name: its number in the list, and its group ``idx``."""
+
+    number: int
+    index: str | None
+
+
+def matches(
+    expressions: Sequence[str],
+    names: Iterable[str],
+    *,
+    field: str,
+    form: str = "{}",
+    whole: bool = False,
+) -> dict[str, list[Hit]]:
+    """Return, for each name, the expressions that match it, in their order.
+
+    Args:
+        expressions: regular expressions in the syntax of `re`.
+        names: what they are held against.
+        field: where they stand in the configuration; messages name it.
+        form: what is made of each expression before it is used, ``{}`` standing for it.
+        whole: whether an expression has to match the whole name, or its beginning.
+
+    Raises:
+        PlacementError: an expression is not valid, or they take longer than the time limit.
+    """
+    listed = list(names)
+    patterns = [form.replace("{}", expression) for expression in expressions]
+    for expression, pattern in zip(expressions, patterns, strict=True):
+        _check(expression, pattern, field)
+    if all(map(_PLAIN.fullmatch, expressions)):
+        return {name: _here(patterns, name, whole) for name in listed}
+    found = _elsewhere(patterns, listed, whole, _refusal(expressions, len(listed), field))
+    return {
+        name: [Hit(number=number, index=index) for number, index in hits]
+        for name, hits in zip(listed, found, strict=True)
+    }
+
+
+def _check(expression: str, pattern: str, field: str) -> None:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise PlacementError(
+            f"{field}: {_shown(expression)} is not a valid regular expression: {error}"
+        ) from None
+
+
+def _here(patterns: Sequence[str], name: str, whole: bool) -> list[Hit]:
+    match = re.fullmatch if whole else re.match
+    found = ((number, match(pattern, name)) for number, pattern in enumerate(patterns))
+    return [Hit(number=n, index=m.groupdict().get("idx")) for n, m in found if m]
+
+
+def _elsewhere(
+    patterns: Sequence[str], names: Sequence[str], whole: bool, refusal: str
+) -> list[list[tuple[int, str | None]]]:
+    asked = json.dumps({"patterns": patterns, "names": names, "whole": whole})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(_WORKER)],
+            input=asked,
+            capture_output=True,
+            check=True,
+            encoding="utf-8",
+            timeout=TIME_LIMIT_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise PlacementError(refusal) from None
+    found: list[list[tuple[int, str | None]]] = json.loads(done.stdout)
+    return found
+
+
+def _refusal(expressions: Sequence[str], num_names: int, field: str) -> str:
+    number = len(expressions)
+    what = _shown(expressions[0]) if number == 1 else f"{number} regular expressions"
+    return (
+        f"{field}: {what} could not be held against {num_names} names within "
+        f"{TIME_LIMIT_SECONDS:g} seconds; PEFT has no such limit and would hang"
+    )
+
+
+def _shown(expression: str) -> str:
+    short = expression if len(expression) <= _LONGEST_SHOWN else expression[:_LONGEST_SHOWN] + "..."
+    return repr(short)

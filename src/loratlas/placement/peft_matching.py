@@ -1,0 +1,417 @@
+"""What would PEFT wrap? The fields of a configuration and an anatomy → sites, ranks, alphas.
+
+Follows PEFT 0.21 step by step (`BaseTuner.inject_adapter`, `check_target_module_exists` and
+`_find_minimal_target_modules` in peft/tuners/tuners_utils.py, `get_pattern_key` in
+peft/utils/other.py, `_convert_peft_config_moe` in peft/utils/transformers_weight_conversion.py),
+its surprises included; tests hold the outcome against PEFT itself.
+
+An anatomy lists the maps, embeddings and expert parameters of a model, and by their paths the
+modules that hold them. It does not list other modules, such as norms: a target that names only
+those hits nothing here, and is an error in PEFT.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from loratlas.anatomy.sites import Anatomy, Family, Site
+from loratlas.errors import PlacementError
+from loratlas.placement.patterns import matches
+from loratlas.placement.peft_fields import LoraFields
+from loratlas.placement.peft_tables import (
+    DEFAULT_TARGETS,
+    FUSED,
+    MAMBA_REFUSED,
+    MAMBA_TYPES,
+    RENAMED_EXPERTS,
+    SHORTENED_FROM,
+)
+from loratlas.placement.placement import Adapter
+
+_PATTERN_FORM = r"(.*\.)?({})$"
+ALL_LINEAR = "all-linear"
+
+
+class RefusedError(PlacementError):
+    """PEFT would raise on this configuration."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wrapped:
+    """What PEFT wraps.
+
+    Attributes:
+        given: the fields as they were given.
+        fields: the fields as PEFT reads them: defaults filled in, experts renamed.
+        modules: sites that ``target_modules`` hits, by the module's name.
+        parameters: sites that ``target_parameters`` hits, by the parameter's name.
+        layers: the layer that PEFT finds in the name of each module, where it looks for one.
+        adapters: rank and alpha of every hit.
+    """
+
+    given: LoraFields
+    fields: LoraFields
+    modules: Mapping[str, Site]
+    parameters: Mapping[str, Site]
+    layers: Mapping[str, int | None]
+    adapters: tuple[Adapter, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Names:
+    """What PEFT can look for in a model, by name.
+
+    Attributes:
+        modules: linear maps and embeddings.
+        containers: modules that hold others, or bare parameters; PEFT cannot adapt them.
+        parameters: weights of the modules, and bare parameters.
+    """
+
+    modules: Mapping[str, Site]
+    containers: frozenset[str]
+    parameters: Mapping[str, Site]
+
+
+def names_of(anatomy: Anatomy) -> Names:
+    """Return the names that PEFT knows the sites of a model by."""
+    modules = {site.path: site for site in anatomy.sites if site.kind != "expert"}
+    held = {path: site for path, site in modules.items()}
+    held |= {site.path: site for site in anatomy.sites}
+    containers = {name for path in held for name in _holders(path)}
+    return Names(
+        modules=modules,
+        containers=frozenset(containers - modules.keys()),
+        parameters={parameter_name(site): site for site in anatomy.sites},
+    )
+
+
+def parameter_name(site: Site) -> str:
+    """Return what PEFT calls the weight of a site when it is targeted as a parameter."""
+    return site.path if site.kind == "expert" else f"{site.path}.weight"
+
+
+def ends(path: str) -> Iterable[str]:
+    """Yield every shorter dotted suffix of a path, longest first."""
+    while "." in path:
+        path = path.split(".", 1)[1]
+        yield path
+
+
+def wrap(fields: LoraFields, anatomy: Anatomy) -> Wrapped:
+    """Return what PEFT wraps in a model.
+
+    Raises:
+        RefusedError: PEFT would raise.
+        PlacementError: a regular expression is not valid, or takes too long.
+    """
+    _refuse_contradictions(fields)
+    names = names_of(anatomy)
+    read = _with_defaults(_renamed(fields, names, anatomy), anatomy)
+    keys = [*names.modules, *names.containers]
+    found, layers = _target_modules(read, keys, names, anatomy)
+    _refuse_modules(found, names, anatomy)
+    modules = {name: site for name, site in names.modules.items() if name in found}
+    parameters = _target_parameters(read, names)
+    _refuse_parameters(read, modules, parameters, anatomy)
+    return Wrapped(
+        given=fields,
+        fields=read,
+        modules=modules,
+        parameters=parameters,
+        layers=layers,
+        adapters=_adapters(read, {**modules, **parameters}),
+    )
+
+
+def _holders(path: str) -> Iterable[str]:
+    while "." in path:
+        path = path.rsplit(".", 1)[0]
+        yield path
+
+
+def _refuse_contradictions(fields: LoraFields) -> None:
+    """Refuse what `LoraConfig.__post_init__` refuses."""
+    if isinstance(fields.target_modules, str):
+        for key in ("layers_to_transform", "layers_pattern"):
+            if getattr(fields, key) is not None:
+                raise RefusedError(
+                    f"{key} cannot be used when target_modules is one text "
+                    f"({fields.target_modules!r}); it needs a list of names"
+                )
+    if fields.layers_pattern and fields.layers_to_transform is None:
+        raise RefusedError("layers_pattern needs layers_to_transform beside it")
+
+
+def _with_defaults(fields: LoraFields, anatomy: Anatomy) -> LoraFields:
+    if fields.target_modules is not None:
+        return fields
+    defaults = DEFAULT_TARGETS.get(anatomy.model_type)
+    if defaults is None:
+        raise RefusedError(
+            f"target_modules is missing, and PEFT has no default for model_type "
+            f"{anatomy.model_type}; list the modules"
+        )
+    return replace(fields, target_modules=defaults)
+
+
+# Experts whose names changed ------------------------------------------------------------
+
+
+def _renamed(fields: LoraFields, names: Names, anatomy: Anatomy) -> LoraFields:
+    """Turn the older names of experts into parameters, where PEFT does; all layers are meant."""
+    table = RENAMED_EXPERTS.get(anatomy.model_type)
+    if table is None:
+        return fields
+    targets = fields.target_modules
+    if isinstance(targets, str):
+        targets = tuple(sorted(_leaves(fields, targets, names, table, anatomy)))
+        if not targets:
+            return fields
+    old = {target: _old_name(target, table) for target in targets or ()}
+    parameters = {table[name] for name in old.values() if name is not None}
+    doubled = _fused(fields, {name for name in old.values() if name}, table)
+    ranks = {doubled: fields.r * 2} if doubled else {}
+    alphas = {doubled: fields.lora_alpha * 2} if doubled else {}
+    return replace(
+        fields,
+        target_modules=tuple(target for target, name in old.items() if name is None),
+        target_parameters=tuple(sorted(parameters.union(fields.target_parameters))),
+        rank_pattern={**fields.rank_pattern, **ranks},
+        alpha_pattern={**fields.alpha_pattern, **alphas},
+    )
+
+
+def _leaves(
+    fields: LoraFields, targets: str, names: Names, table: Mapping[str, str], anatomy: Anatomy
+) -> set[str]:
+    """Return the last names of what one text hits; PEFT then looks for them in every layer."""
+    if targets.lower() == ALL_LINEAR:
+        linear = _all_linear(names, anatomy)
+        return {name.rsplit(".", 1)[-1] for name in linear} | table.keys()
+    real = [*names.modules, *names.containers, *names.parameters]
+    hit = {key.rsplit(".", 1)[-1] for key in _by_expression(fields, targets, real)}
+    older = {
+        f"{path.rsplit('.', 1)[0]}.{name}": name
+        for name, new in table.items()
+        for path in names.parameters
+        if path.rsplit(".", 1)[-1] == new
+    }
+    return hit | {older[key] for key in _by_expression(fields, targets, older)}
+
+
+def _by_expression(fields: LoraFields, expression: str, keys: Iterable[str]) -> set[str]:
+    listed = list(keys)
+    hits = matches([expression], listed, field="target_modules", whole=True)
+    return {name for name, found in hits.items() if found} - _excluded(fields, listed)
+
+
+def _old_name(target: str, table: Mapping[str, str]) -> str | None:
+    last = target.rsplit(".", 1)[-1]
+    return last if last in table else None
+
+
+def _fused(fields: LoraFields, present: set[str], table: Mapping[str, str]) -> str | None:
+    """Return the pattern for which PEFT doubles the rank, None where nothing is fused."""
+    parts = [old for old, new in table.items() if new == FUSED]
+    given = present.intersection(parts)
+    if not given:
+        return None
+    missing = sorted(set(parts) - given)
+    if missing:
+        raise RefusedError(
+            f"this model holds {' and '.join(parts)} of its experts in one parameter, {FUSED}: "
+            f"{', '.join(sorted(given))} cannot be targeted without {', '.join(missing)}"
+        )
+    return rf".*\.{re.escape(FUSED)}"
+
+
+# target_modules -------------------------------------------------------------------------
+
+
+def _target_modules(
+    fields: LoraFields, keys: list[str], names: Names, anatomy: Anatomy
+) -> tuple[set[str], Mapping[str, int | None]]:
+    """Return the keys that are hit, and the layer found in each where layers are chosen."""
+    targets = fields.target_modules
+    excluded = _excluded(fields, keys)
+    if isinstance(targets, str) and targets.lower() == ALL_LINEAR:
+        targets = tuple(_all_linear(names, anatomy))
+    if isinstance(targets, str):
+        hits = matches([targets], keys, field="target_modules", whole=True)
+        return {name for name, found in hits.items() if found} - excluded, {}
+    wanted = set(targets or ())
+    if len(wanted) >= SHORTENED_FROM:
+        wanted = shortened(wanted, keys)
+    exact = {key for key in keys if key in wanted}
+    by_suffix = [key for key in keys if key not in wanted and not wanted.isdisjoint(ends(key))]
+    layers = _layers_of(fields, by_suffix)
+    if layers is not None:
+        chosen = _chosen(fields)
+        by_suffix = [key for key in by_suffix if layers[key] in chosen]
+    return (exact | set(by_suffix)) - excluded, layers or {}
+
+
+def _all_linear(names: Names, anatomy: Anatomy) -> list[str]:
+    heads = {site.path for site in anatomy.sites if site.role.family is Family.HEAD}
+    linear = (path for path, site in names.modules.items() if site.kind != "embedding")
+    return [path for path in linear if path not in heads]
+
+
+def _excluded(fields: LoraFields, keys: list[str]) -> set[str]:
+    out: set[str] = set()
+    exclude = fields.exclude_modules
+    if isinstance(exclude, str):
+        hits = matches([exclude], keys, field="exclude_modules", whole=True) if exclude else {}
+        out = {name for name, found in hits.items() if found}
+    elif exclude:
+        entries = set(exclude)
+        out = {key for key in keys if not entries.isdisjoint((key, *ends(key)))}
+    if fields.modules_to_save:
+        form = r"(^|.*\.){}($|\..*)"
+        saved = matches(fields.modules_to_save, keys, field="modules_to_save", form=form)
+        out |= {name for name, found in saved.items() if found}
+    return out
+
+
+def _chosen(fields: LoraFields) -> set[int]:
+    layers = fields.layers_to_transform
+    return {layers} if isinstance(layers, int) else set(layers or ())
+
+
+def _layers_of(fields: LoraFields, keys: list[str]) -> dict[str, int | None] | None:
+    """Return the layer that PEFT finds in each name; None where all layers are meant."""
+    if fields.layers_to_transform is None or fields.layers_to_transform == ():
+        return None
+    if not fields.layers_pattern:
+        found = {key: re.match(r".*?\.[^.]*\.(?P<idx>\d+)\.", key) for key in keys}
+        return {key: int(match["idx"]) if match else None for key, match in found.items()}
+    hits = matches(
+        fields.layers_pattern, keys, field="layers_pattern", form=r"(?:^|.*?\.){}\.(?P<idx>\d+)\."
+    )
+    first = {key: found[0].index if found else None for key, found in hits.items()}
+    return {key: None if index is None else int(index) for key, index in first.items()}
+
+
+def shortened(targets: set[str], keys: Iterable[str]) -> set[str]:
+    """Return the shorter suffixes by which PEFT replaces a long list of targets.
+
+    Args:
+        targets: the list.
+        keys: names of all modules.
+    """
+    others = [key for key in keys if targets.isdisjoint((key, *ends(key)))]
+    taken = {suffix for other in others for suffix in (other, *ends(other))}
+    required: set[str] = set()
+    for target in sorted(targets, key=_suffixes):
+        for suffix in _suffixes(target):
+            covered = suffix in required or suffix in taken
+            if not covered and required.isdisjoint(ends(target)):
+                required.add(suffix)
+                break
+    return required if required and len(required) < len(targets) else targets
+
+
+def _suffixes(name: str) -> list[str]:
+    return [name, *ends(name)][::-1]
+
+
+def _refuse_modules(found: set[str], names: Names, anatomy: Anatomy) -> None:
+    containers = sorted(found & names.containers)
+    if containers:
+        raise RefusedError(
+            f"target_modules hits {containers[0]}, which is no linear map or embedding but a "
+            "module that holds others or bare parameters; PEFT cannot adapt it"
+        )
+    refused = mamba_refused(found, anatomy)
+    if refused:
+        raise RefusedError(
+            f"PEFT does not adapt out_proj in models of type {anatomy.model_type}, as "
+            f"{refused[0]}: their kernels read its weight directly"
+        )
+
+
+def mamba_refused(paths: Iterable[str], anatomy: Anatomy) -> list[str]:
+    """Return the paths that PEFT refuses in Mamba models."""
+    if anatomy.model_type not in MAMBA_TYPES:
+        return []
+    return sorted(path for path in paths if path.rsplit(".", 1)[-1] in MAMBA_REFUSED)
+
+
+# target_parameters ----------------------------------------------------------------------
+
+
+def _target_parameters(fields: LoraFields, names: Names) -> dict[str, Site]:
+    wanted = set(fields.target_parameters)
+    if not wanted:
+        return {}
+    return {
+        name: site
+        for name, site in names.parameters.items()
+        if not wanted.isdisjoint((name, *ends(name)))
+    }
+
+
+def _refuse_parameters(
+    fields: LoraFields,
+    modules: Mapping[str, Site],
+    parameters: Mapping[str, Site],
+    anatomy: Anatomy,
+) -> None:
+    if not modules and not parameters:
+        raise RefusedError("it hits nothing")
+    if not parameters:
+        return
+    first = next(iter(parameters))
+    both = [site.path for site in parameters.values() if site.path in modules]
+    if both:
+        raise RefusedError(
+            f"{both[0]} is hit both by target_modules and, as a parameter, by target_parameters"
+        )
+    refused = {
+        "lora_dropout other than 0": fields.lora_dropout,
+        "use_dora": fields.use_dora,
+        "lora_bias": fields.lora_bias,
+        "fan_in_fan_out": fields.fan_in_fan_out,
+    }
+    for name, value in refused.items():
+        if value:
+            raise RefusedError(f"adapters of parameters, such as {first}, take no {name}")
+    modules_of = [name.rsplit(".", 1)[0] for name in parameters]
+    if mamba := mamba_refused(modules_of, anatomy):
+        raise RefusedError(f"PEFT does not adapt {mamba[0]} in models of type {anatomy.model_type}")
+
+
+# Ranks ----------------------------------------------------------------------------------
+
+
+def _adapters(fields: LoraFields, hits: Mapping[str, Site]) -> tuple[Adapter, ...]:
+    ranks = _by_pattern(fields.rank_pattern, hits, "rank_pattern", fields.r)
+    alphas = _by_pattern(fields.alpha_pattern, hits, "alpha_pattern", fields.lora_alpha)
+    low = next((name for name, rank in ranks.items() if rank < 1), None)
+    if low is not None:
+        raise RefusedError(
+            f"the rank of {low} is {ranks[low]}, and a rank is at least 1; leave the module out"
+        )
+    return tuple(
+        Adapter(site=site, rank=int(ranks[name]), alpha=alphas[name]) for name, site in hits.items()
+    )
+
+
+def _by_pattern(
+    patterns: Mapping[str, float], names: Iterable[str], field: str, default: float
+) -> dict[str, float]:
+    """Return the value of the first pattern that matches each name."""
+    listed = list(names)
+    if not patterns:
+        return dict.fromkeys(listed, default)
+    values = list(patterns.values())
+    found = pattern_hits(patterns, listed, field)
+    return {name: values[hits[0]] if hits else default for name, hits in found.items()}
+
+
+def pattern_hits(
+    patterns: Mapping[str, float], names: Iterable[str], field: str
+) -> dict[str, list[int]]:
+    """Return, for each name, the numbers of the patterns that match it, in their order."""
+    hits = matches(list(patterns), names, field=field, form=_PATTERN_FORM)
+    return {name: [hit.number for hit in found] for name, found in hits.items()}
