@@ -9,6 +9,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The models of the tests are so small that a second thread costs more than it gives.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _NAMES = ["Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana"]
 _PLACES = ["Oslo", "Rome", "Lima", "Cairo", "Delhi", "Quito"]

@@ -246,19 +246,20 @@ def rules_page() -> Iterator[str]:
     yield table(("form", "what it selects"), forms)
     yield "## Warnings"
     yield f"{rst(lints.__doc__, skip=1)} `loratlas place` and `loratlas plan` print them."
-    yield table(("code", "what was found"), list(_lint_codes()))
+    yield table(("code", "what was found"), sorted(_lint_codes()))
     yield "## The grammar that is parsed"
     yield f"```text\n{grammar._GRAMMAR.strip()}\n```"
 
 
 def _lint_codes() -> Iterator[tuple[str, str]]:
     """Yield the code of every lint, and the docstring of the function that finds it."""
-    for node in ast.parse(inspect.getsource(lints)).body:
-        if not isinstance(node, ast.FunctionDef):
-            continue
-        for call in ast.walk(node):
-            if isinstance(call, ast.keyword) and call.arg == "code":
-                yield f"`{ast.literal_eval(call.value)}`", marked(ast.get_docstring(node))
+    for path in sorted(Path(lints.__file__).parent.glob("*lints.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            for call in ast.walk(node):
+                if isinstance(call, ast.keyword) and call.arg == "code":
+                    yield f"`{ast.literal_eval(call.value)}`", marked(ast.get_docstring(node))
 
 
 def errors_page() -> Iterator[str]:

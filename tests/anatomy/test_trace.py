@@ -74,7 +74,7 @@ def test_names_do_not_matter(attention):
     tracer = Tracer(model)
     with torch.no_grad(), tracer:
         model(tracer.stream("ids", torch.ones(1, 5, dtype=torch.long)))
-    found = find_roles(tracer.maps, tracer.attentions, block_places(model))
+    found = find_roles(tracer.maps, tracer.attentions, block_places(model), causal=True).found
 
     expected = {
         "down_proj": "attention.q",

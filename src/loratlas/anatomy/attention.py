@@ -11,9 +11,13 @@ _FUSED = {"q": "q", "k": "k", "v": "v", "kqv": "qkv", "kv": "kv", "kq": "qk", "q
 
 
 def _is_cross(attention: Node) -> bool:
-    """Whether keys come from another stream of inputs than queries."""
+    """Whether keys come from another stream of inputs than queries.
+
+    Keys made from the stream of the queries and another one (merged attention, global
+    tokens) are self-attention.
+    """
     query, key, _ = attention.inputs
-    return bool(key.leaves) and query.leaves != key.leaves
+    return bool(key.leaves and query.leaves & ~key.leaves)
 
 
 def _family(attentions: Iterable[Node]) -> Family:
@@ -40,26 +44,75 @@ def _projections(attention: Node, value: Node, roles: Roles) -> list[Node]:
     """Return the maps that made a query, key or value.
 
     They stand in the block of the attention. Some models reuse keys and values of an
-    earlier block; such a map is taken only if no residual sum lies in between.
+    earlier block; such a map is taken only if no residual sum lies in between. A choice
+    (which expert makes a query) is not a part of what it chooses.
     """
-    own = [n for n in nearest_maps(value) if roles.together(n, attention)]
-    return own or nearest_maps(value, SOURCES | {Kind.ADD})
+    own = [n for n in nearest_maps(value, _ENDS) if roles.together(n, attention)]
+    return _without_scales(value, own or nearest_maps(value, _ENDS | {Kind.ADD}))
+
+
+_ENDS = SOURCES | {Kind.CHOICE}
+_WEIGHTING = frozenset({Kind.SOFTMAX, Kind.ACTIVATION})
+
+
+def _without_scales(value: Node, maps: list[Node]) -> list[Node]:
+    """Leave out maps that only scale what the others made.
+
+    Of several maps whose outputs are multiplied, those that came through a softmax or an
+    activation scale the rest, and so do those that are narrower.
+    """
+    if len(maps) < 2:
+        return maps
+    plain = {id(n) for n in walk(value, lambda n: n.inputs, _ENDS | _WEIGHTING)}
+    kept = [n for n in maps if id(n) in plain] or maps
+    products = [n for n in walk(value, lambda n: n.inputs, _ENDS) if n.kind is Kind.MULTIPLY]
+    for product in products:
+        sides = [[n for n in nearest_maps(side, _ENDS) if n in kept] for side in product.inputs]
+        widths = [max((n.d_out for n in side), default=0) for side in sides]
+        scales = [n for side in sides for n in side if n.d_out < max(widths)]
+        kept = [n for n in kept if n not in scales]
+    return kept
 
 
 def outputs_of_attention(maps: Sequence[Node], roles: Roles) -> None:
     """Find o, which reads the result of attention, and the gate that scales that result."""
     known: dict[int, bool] = {}
+    read: dict[str, list[Node]] = defaultdict(list)
+    readers: list[tuple[Node, list[Node]]] = []
+    for node in maps:
+        if node.inputs and roles.free(node) and _from_attention(node.inputs[0], known, roles):
+            behind = list(walk(node.inputs[0], lambda n: n.inputs, SOURCES))
+            read[node.path] += [n for n in behind if n.kind is Kind.ATTENTION]
+            readers.append((node, behind))
+    for node, behind in readers:
+        roles.give(node, _family(read[node.path]), "o")
+        for gate in _gates(behind, known, roles):
+            if roles.together(gate, node):
+                roles.give(gate, _family(read[node.path]), "gate")
+    _second_halves(maps, roles)
+
+
+def _gates(behind: list[Node], known: dict[int, bool], roles: Roles) -> list[Node]:
+    """Return the maps whose outputs are multiplied with the result of attention."""
+    gates: list[Node] = []
+    for product in behind:
+        if product.kind is Kind.MULTIPLY:
+            attended = [_from_attention(n, known, roles) for n in product.inputs]
+            if any(attended):
+                sides = zip(product.inputs, attended, strict=True)
+                gates += [n for side, yes in sides if not yes for n in nearest_maps(side, _ENDS)]
+    return gates
+
+
+def _second_halves(maps: Sequence[Node], roles: Roles) -> None:
+    """Find the map that comes up from a low-rank output projection: it is output too."""
     for node in maps:
         if not (node.inputs and roles.free(node)):
             continue
-        if not _from_attention(node.inputs[0], known, roles):
-            continue
-        behind = list(walk(node.inputs[0], lambda n: n.inputs, SOURCES))
-        read = [n for n in behind if n.kind is Kind.ATTENTION]
-        roles.give(node, _family(read), "o")
-        for gate in behind:
-            if gate.kind is Kind.MAP and roles.together(gate, node):
-                roles.give(gate, _family(read), "gate")
+        before = _latents(node, roles)
+        found = {roles.found.get(n.path) for n in before}
+        if len(found) == 1 and (role := found.pop()) is not None and role.part == "o":
+            roles.give(node, role.family, "o")
 
 
 _PASSING = frozenset(
@@ -88,6 +141,20 @@ def _sum_from_attention(node: Node, known: dict[int, bool], roles: Roles) -> boo
     ends = [n for value in rest for n in walk(value, lambda n: n.inputs, SOURCES)]
     found = [roles.found.get(n.path) for n in ends if n.kind in SOURCES]
     return all(role is not None and role.part in ("v", "kv", "qkv") for role in found)
+
+
+def routers_of_attention(maps: Sequence[Node], roles: Roles) -> None:
+    """Find the routers where queries and outputs of attention are made by chosen experts."""
+    for node in maps:
+        role = roles.found.get(node.path)
+        if role is None or role.part not in ("q", "o") or len(node.inputs) < 1:
+            continue
+        value = node.inputs[0]
+        behind = walk(value, lambda n: n.inputs, SOURCES | {Kind.ADD, Kind.CHOICE})
+        for choice in (n for n in behind if n.kind is Kind.CHOICE):
+            for router in nearest_maps(choice):
+                if roles.together(router, node):
+                    roles.give(router, Family.ROUTER)
 
 
 def latent_attention(maps: Sequence[Node], roles: Roles) -> None:

@@ -3,7 +3,7 @@
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -156,17 +156,29 @@ def _prefer_visible_steps(config: PreTrainedConfig) -> None:
         part.use_cache = False
 
 
-def example_inputs(model: nn.Module) -> dict[str, Tensor]:
-    """Return token ids for each stream that the forward pass takes, shape (1, tokens)."""
+def example_inputs(model: PreTrainedModel) -> Iterator[dict[str, Tensor]]:
+    """Yield token ids for each stream that the forward pass takes, the usual form first.
+
+    Shapes are (sequences, tokens); models of several codebooks take one sequence for each,
+    and models of several languages the index of one per sequence.
+    """
     accepted = inspect.signature(model.forward).parameters
     inputs = {"input_ids": torch.full((1, _NUM_TOKENS), 5)}
     if "decoder_input_ids" in accepted:
         inputs["decoder_input_ids"] = torch.full((1, _NUM_DECODER_TOKENS), 5)
-    return inputs
+    yield inputs
+    if "lang_ids" in accepted:
+        yield {**inputs, "lang_ids": torch.zeros(1, dtype=torch.long)}
+    decoder = getattr(model.config, "decoder", model.config)
+    num_codebooks = getattr(decoder, "num_codebooks", 1)
+    if num_codebooks > 1:
+        several = next(reversed(inputs))
+        yield {**inputs, several: inputs[several].repeat(num_codebooks, 1)}
 
 
-def forward_options(model: nn.Module) -> dict[str, Any]:
+def forward_options(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the arguments of the forward pass that are not streams."""
     accepted = inspect.signature(model.forward).parameters
-    options = {"use_cache": False, "attention_mask": torch.ones(1, _NUM_TOKENS, dtype=torch.long)}
+    mask = torch.ones(1, inputs["input_ids"].shape[1], dtype=torch.long)
+    options = {"use_cache": False, "attention_mask": mask}
     return {key: value for key, value in options.items() if key in accepted}

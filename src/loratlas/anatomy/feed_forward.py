@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from loratlas.anatomy.graph import SOURCES, Kind, Node, nearest_maps, walk
+from loratlas.anatomy.graph import SOURCES, Kind, Node, consumers, nearest_maps, walk
 from loratlas.anatomy.roles import Roles
-from loratlas.anatomy.sites import Family, Role
+from loratlas.anatomy.sites import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,17 +15,46 @@ class _Arrival:
     Attributes:
         node: the map.
         part: the slice of its output, 0 for all of it.
-        activated: whether it came through an activation.
+        activations: through how many activations it came, at most `_MOST`.
     """
 
     node: Node
     part: int
-    activated: bool
+    activations: int
+
+
+_MOST = 3
+
+
+_ROUTED = frozenset({Family.EXPERT, Family.ROUTER})
 
 
 def feed_forward(maps: Sequence[Node], roles: Roles) -> None:
-    """Find up, gate and down, dense or of experts, and the routers of the latter."""
-    dense: list[list[Node]] = []
+    """Find up, gate and down, dense or of experts, and the routers of the latter.
+
+    Experts come first: a router with a hidden layer looks like a dense block of its own.
+    """
+    found = list(_patterns(maps, roles))
+    for pattern, family in found:
+        if family in _ROUTED:
+            _give(pattern, family, roles)
+    _whole_routers(maps, roles)
+    dense = [pattern for pattern, family in found if family is Family.FEED_FORWARD]
+    for pattern in dense:
+        if all(roles.free(node) for node in pattern.values()):
+            beside = _beside_experts(pattern["down"], roles)
+            _give(pattern, Family.SHARED_EXPERT if beside else Family.FEED_FORWARD, roles)
+    for pattern in dense:
+        _gate_of_result(pattern, roles)
+
+
+def _give(pattern: dict[str, Node], family: Family, roles: Roles) -> None:
+    for part, node in pattern.items():
+        roles.give(node, family, "" if family is Family.ROUTER else part)
+
+
+def _patterns(maps: Sequence[Node], roles: Roles) -> Iterator[tuple[dict[str, Node], Family]]:
+    """Yield the maps of each pattern by their part, and the family they belong to."""
     for down in maps:
         if not (down.inputs and roles.free(down)):
             continue
@@ -33,33 +62,65 @@ def feed_forward(maps: Sequence[Node], roles: Roles) -> None:
         inner = list(pattern.values())
         if not inner or _scales_stream(down):
             continue
-        if not all(roles.free(n) and roles.together(n, down) for n in inner):
-            continue
-        family = _feed_forward_family(down, inner, roles)
-        for part, node in {**pattern, "down": down}.items():
-            roles.give(node, family, "" if family is Family.ROUTER else part)
-        if family is Family.FEED_FORWARD:
-            dense.append([*inner, down])
-    for nodes in dense:
-        if _beside_experts(nodes[-1], roles):
-            for node in nodes:
-                part = roles.found[node.path].part
-                roles.found[node.path] = Role(family=Family.SHARED_EXPERT, part=part)
+        if all(roles.free(n) and roles.together(n, down) for n in inner):
+            yield {**pattern, "down": down}, _feed_forward_family(down, inner, roles)
+
+
+def _whole_routers(maps: Sequence[Node], roles: Roles) -> None:
+    """Give the maps that feed nothing but routers the same role."""
+    if not any(role.family is Family.ROUTER for role in roles.found.values()):
+        return
+    for node in reversed(maps):
+        fed = consumers(node) if roles.free(node) else []
+        known = [roles.found.get(n.path) for n in fed]
+        if fed and all(role is not None and role.family is Family.ROUTER for role in known):
+            roles.give(node, Family.ROUTER)
+
+
+def _gate_of_result(pattern: dict[str, Node], roles: Roles) -> None:
+    """Find a map whose activated output is multiplied with the result of a pattern.
+
+    As wide as the result, it is a gate. One number per token says how much a shared
+    expert counts, as the router says it of the others.
+    """
+    down = pattern["down"]
+    role = roles.found.get(down.path)
+    if role is None or role.part != "down":
+        return
+    for product in _readers(down):
+        sides = product.inputs if product.kind is Kind.MULTIPLY else ()
+        for gate in (
+            n for side in sides if side.kind is Kind.ACTIVATION for n in nearest_maps(side)
+        ):
+            if not roles.together(gate, down):
+                continue
+            if gate.d_out == 1 and role.family is Family.SHARED_EXPERT:
+                roles.give(gate, Family.ROUTER)
+            elif gate.d_out == down.d_out and "gate" not in pattern:
+                roles.give(gate, role.family, "gate")
 
 
 def _pattern(arrivals: set[_Arrival] | None) -> dict[str, Node]:
-    """Return which map is up, gate or both, an empty dictionary if neither fits."""
-    if not arrivals:
+    """Return which map is up, gate or both, an empty dictionary if neither fits.
+
+    Where both factors of a gated block pass through an activation (a soft cap), the gate
+    passes through more of them. Applications of one map, as to the tokens of each expert,
+    count as one.
+    """
+    nodes: dict[tuple[str, int], Node] = {}
+    activations: dict[tuple[str, int], int] = {}
+    for arrival in arrivals or ():
+        key = (arrival.node.path, arrival.part)
+        nodes[key] = arrival.node
+        activations[key] = max(activations.get(key, 0), arrival.activations)
+    ordered = sorted(activations, key=activations.__getitem__)
+    counts = [activations[key] for key in ordered]
+    if len(ordered) == 1 and counts[0]:
+        return {"up": nodes[ordered[0]]}
+    if len(ordered) != 2 or counts[0] == counts[1]:
         return {}
-    activated = {(a.node, a.part) for a in arrivals if a.activated}
-    plain = {(a.node, a.part) for a in arrivals if not a.activated} - activated
-    if len(activated) != 1 or len(plain) > 1:
-        return {}
-    (gate, _), *_ = activated
-    if not plain:
-        return {"up": gate}
-    (up, _), *_ = plain
-    return {"gate_up": gate} if up is gate else {"gate": gate, "up": up}
+    up, gate = (nodes[key] for key in ordered)
+    return {"gate_up": gate} if up.path == gate.path else {"gate": gate, "up": up}
 
 
 _ELEMENTWISE = frozenset({Kind.SLICE, Kind.ACTIVATION, Kind.MULTIPLY, Kind.MERGE, Kind.ADD})
@@ -68,23 +129,23 @@ _ELEMENTWISE = frozenset({Kind.SLICE, Kind.ACTIVATION, Kind.MULTIPLY, Kind.MERGE
 def _arrivals(start: Node) -> set[_Arrival] | None:
     """Return how maps arrive at a value; None if anything else does, such as the stream."""
     found: set[_Arrival] = set()
-    todo = [(start, 0, False)]
-    seen: set[tuple[int, int, bool]] = set()
+    todo = [(start, 0, 0)]
+    seen: set[tuple[int, int, int]] = set()
     while todo:
-        node, part, activated = todo.pop()
-        if (id(node), part, activated) in seen:
+        node, part, activations = todo.pop()
+        if (id(node), part, activations) in seen:
             continue
-        seen.add((id(node), part, activated))
+        seen.add((id(node), part, activations))
         if node.kind is Kind.MAP:
-            found.add(_Arrival(node, part, activated))
+            found.add(_Arrival(node, part, activations))
             continue
         if node.kind is Kind.CHOICE:
             continue
         if node.kind not in _ELEMENTWISE or (node.kind is Kind.ADD and _is_residual(node)):
             return None
         part = id(node) if node.kind is Kind.SLICE else part
-        activated = activated or node.kind is Kind.ACTIVATION
-        todo += [(n, part, activated) for n in node.inputs]
+        activations = min(_MOST, activations + (node.kind is Kind.ACTIVATION))
+        todo += [(n, part, activations) for n in node.inputs]
     return found
 
 
@@ -104,9 +165,19 @@ def _feed_forward_family(down: Node, inner: list[Node], roles: Roles) -> Family:
     routers = [router for choice in choices for router in nearest_maps(choice)]
     if any(router.path == down.path for router in routers):
         return Family.ROUTER
+    if not choices and any(node.selected for node in nodes):  # by a table of tokens
+        routers = _factors(down)
     for router in routers:
         roles.give(router, Family.ROUTER)
-    return Family.EXPERT if choices else Family.FEED_FORWARD
+    chosen = bool(choices) or any(node.selected for node in nodes)
+    return Family.EXPERT if chosen else Family.FEED_FORWARD
+
+
+def _factors(down: Node) -> list[Node]:
+    """Return the maps whose outputs are multiplied with a result."""
+    products = [n for n in _readers(down) if n.kind is Kind.MULTIPLY]
+    maps = [m for product in products for side in product.inputs for m in nearest_maps(side)]
+    return [n for n in dict.fromkeys(maps) if n.path != down.path]
 
 
 def _choices_at(node: Node) -> list[Node]:
@@ -122,8 +193,14 @@ def _choices_at(node: Node) -> list[Node]:
 
 
 def _scales_stream(down: Node) -> bool:
-    """Whether the result is a factor of the residual stream, as in a gated norm."""
-    products = [n for n in _readers(down) if n.kind is Kind.MULTIPLY]
+    """Whether the result is a factor of the residual stream, as in a gated norm.
+
+    A product of two matrices counts too: there the result mixes several streams.
+    """
+    after = [n for reader in down.readers for n in walk(reader, lambda n: n.readers, _OPAQUE)]
+    if any(n.kind is Kind.CONTRACTION for n in after):
+        return True
+    products = [n for n in after if n.kind is Kind.MULTIPLY]
     return any(v.kind in (Kind.ADD, Kind.EMBEDDING) for n in products for v in n.inputs)
 
 

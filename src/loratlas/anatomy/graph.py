@@ -41,6 +41,8 @@ class Node:
         leaves: bit set of the inputs (and learned latents) that this value depends on.
         d_in: input features of a map.
         d_out: output features of a map.
+        selected: whether a value chose which of several weights a map applied.
+        scores: for attention, the weights before they are applied, where they are seen.
         readers: the steps that read this one.
     """
 
@@ -50,6 +52,8 @@ class Node:
     leaves: int = 0
     d_in: int = 0
     d_out: int = 0
+    selected: bool = False
+    scores: "Node | None" = None
     readers: list["Node"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -80,3 +84,18 @@ def walk(
 def nearest_maps(start: Node, stop: frozenset[Kind] = SOURCES) -> list[Node]:
     """Return the linear maps that `start` comes from, with no other source in between."""
     return [n for n in walk(start, lambda node: node.inputs, stop) if n.kind is Kind.MAP]
+
+
+def consumers(start: Node, *, stop_at_sums: bool = False) -> list[Node]:
+    """Return the maps and attentions that read a value, with no other of them in between.
+
+    Args:
+        start: the value.
+        stop_at_sums: whether a sum ends the way too, and counts as a consumer.
+    """
+    stop = _CONSUMERS | {Kind.ADD} if stop_at_sums else _CONSUMERS
+    found = [n for reader in start.readers for n in walk(reader, lambda n: n.readers, stop)]
+    return [n for n in dict.fromkeys(found) if n.kind in stop]
+
+
+_CONSUMERS = frozenset({Kind.MAP, Kind.ATTENTION})

@@ -23,6 +23,8 @@ SUMS = frozenset(
     }
 )
 CHOICES = frozenset({"topk", "argmax", "argsort", "sort", "kthvalue", "multinomial"})
+# exp(x - logsumexp(x)) is a softmax.
+SOFTMAXES = frozenset({"softmax", "logsumexp"})
 SCANS = frozenset({"cumsum", "cumsum_", "cumprod", "logcumsumexp"})
 CONVOLUTIONS = frozenset(
     {

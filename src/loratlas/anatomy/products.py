@@ -32,28 +32,23 @@ def factors(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[T
     return given[left], given[right]
 
 
-def map_shape(
-    name: str, args: tuple[Any, ...], value: Tensor, weight: Tensor
-) -> tuple[int, int]:
-    """Return d_in and d_out of a weight that is multiplied with a value.
+def summed_shape(equation: str, weight: Tensor, *, swapped: bool) -> tuple[int, int]:
+    """Return d_in and d_out of a weight that einsum multiplies with a value.
 
-    einsum may sum over several dimensions of a weight, as attention with a parameter of
-    shape (width, heads, head width) does.
+    The sum may run over several dimensions of the weight, or over its first, as where
+    attention has a parameter of shape (width, heads, head width).
+
+    Args:
+        equation: of the two operands.
+        weight: the operand that is a weight.
+        swapped: whether the weight is the first operand of the equation.
     """
-    if name == "linear":
-        return weight.shape[-1], weight.shape[-2]
-    if name != "einsum":
-        weight_first = factors(name, args, {})[0] is weight if len(args) > 1 else False
-        rows, columns = weight.shape[-2:] if weight.dim() > 1 else (weight.shape[-1], 1)
-        return (columns, rows) if weight_first else (rows, columns)
-    terms, _, result = args[0].replace(" ", "").partition("->")
-    operands = list(tensors_in(args[1:]))
-    letters = terms.split(",")[next(i for i, t in enumerate(operands) if t is weight)]
-    other = terms.split(",")[next(i for i, t in enumerate(operands) if t is not weight)]
-    sizes = dict(zip(letters, weight.shape, strict=False))
-    summed = [sizes[x] for x in letters if x in other and x not in result]
-    made = [sizes[x] for x in letters if x not in other]
-    return prod(summed), prod(made)
+    terms, _, result = equation.replace(" ", "").partition("->")
+    first, second = terms.split(",")
+    letters, other = (first, second) if swapped else (second, first)
+    sizes = dict(zip(letters, weight.shape, strict=True))
+    d_in = prod(size for x, size in sizes.items() if x in other and x not in result)
+    return d_in, prod(size for x, size in sizes.items() if x not in other)
 
 
 def _einsum_order(equation: str, operands: list[Tensor]) -> tuple[Tensor, Tensor]:

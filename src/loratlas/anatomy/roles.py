@@ -14,10 +14,12 @@ class Roles:
     Attributes:
         block_of: the block a path stands in; a path outside blocks is not in it.
         found: the roles.
+        why: why a map that is known to do something else has no role.
     """
 
     block_of: Mapping[str, object]
     found: dict[str, Role] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
 
     def give(self, node: Node, family: Family, part: str = "") -> None:
         """Give a role to a map inside a block that has none yet."""

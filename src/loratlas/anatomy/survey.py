@@ -5,55 +5,21 @@ tables, and the tables of relative attention bias inside a block. The last hold 
 distance and head, no features, and are left out by rules such as ``all`` in this way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import nn
 from transformers import PreTrainedModel
-from transformers.models.auto import modeling_auto
 
-from loratlas.anatomy.blocks import Place, alike, block_places, is_map, is_site
-from loratlas.anatomy.build import example_inputs, forward_options
-from loratlas.anatomy.dataflow import find_roles
-from loratlas.anatomy.graph import Kind, Node
-from loratlas.anatomy.sites import Anatomy, Family, Role, Site, SiteKind
-from loratlas.anatomy.trace import Tracer
+from loratlas.anatomy.blocks import Place, block_places
+from loratlas.anatomy.follow import Flow, follow, is_causal
+from loratlas.anatomy.reasons import UNKNOWN
+from loratlas.anatomy.sites import Anatomy, Family, Role, Site
+from loratlas.anatomy.towers import silent_towers
+from loratlas.anatomy.weights import Weight, head_path, tied_head, weights
 
 _OTHER = Role(family=Family.OTHER)
 _MIXERS = (Family.ATTENTION, Family.CROSS_ATTENTION, Family.RECURRENT)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Flow:
-    """What one forward pass showed.
-
-    Attributes:
-        maps: applications of maps and embeddings, in the order they ran.
-        roles: role by path, for maps inside blocks.
-        used: paths of maps and embeddings that ran.
-        head: path of the language model head, None without one.
-        bits: the bit of each input stream in a node's leaves.
-        failure: why the forward pass could not be followed to its end, else None.
-    """
-
-    maps: Sequence[Node]
-    roles: Mapping[str, Role]
-    used: frozenset[str]
-    head: str | None
-    bits: Mapping[str, int]
-    failure: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Weight:
-    """A site before its role is known."""
-
-    path: str
-    kind: SiteKind
-    d_in: int
-    d_out: int
-    num_experts: int | None = None
+_NO_MATRIX = "its parameter has three dimensions and is no stack of matrices, as adapters need it"
 
 
 def survey(name: str, model: PreTrainedModel) -> Anatomy:
@@ -64,51 +30,25 @@ def survey(name: str, model: PreTrainedModel) -> Anatomy:
         model: as `build` returns it.
     """
     places = block_places(model)
-    flow = _follow(model, places)
+    flow = follow(model, places)
     stacks = _name_stacks(model, flow, places)
-    sites = tuple(_site(w, flow, places, stacks) for w in _weights(model, flow))
+    whole = _Whole(
+        flow=flow,
+        places=places,
+        stacks=stacks,
+        towers=silent_towers(model, flow.ran),
+        head=head_path(model),
+    )
+    sites = tuple(_site(weight, whole) for weight in weights(model, flow, places))
     return Anatomy(
         model=name,
         model_type=str(model.config.model_type),
         architecture=type(model).__name__,
         stacks=_stack_sizes(places, stacks),
         num_parameters=sum(p.numel() for p in model.parameters()),
-        tied_head=_tied_head(model),
+        tied_head=tied_head(model),
         sites=sites,
     )
-
-
-def _follow(model: PreTrainedModel, places: Mapping[str, Place]) -> _Flow:
-    """Run the forward pass and read the roles from it."""
-    tracer = Tracer(model)
-    streams = {k: tracer.stream(k, v) for k, v in example_inputs(model).items()}
-    failure = None
-    with torch.no_grad(), tracer:
-        try:
-            model(**streams, **forward_options(model))
-        except Exception as error:  # a model may fail in any way where values are missing
-            failure = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    roles = {} if failure else find_roles(tracer.maps, tracer.attentions, places)
-    return _Flow(
-        maps=tracer.maps,
-        roles=_with_twins(model, roles),
-        used=frozenset(node.path for node in tracer.maps),
-        head=_head_path(model),
-        bits=tracer.bits,
-        failure=failure,
-    )
-
-
-def _with_twins(model: nn.Module, roles: Mapping[str, Role]) -> dict[str, Role]:
-    """Give experts that did not run the role of a twin that did."""
-    shared = alike(model)
-    experts = {
-        shared[path]: role
-        for path, role in roles.items()
-        if role.family is Family.EXPERT and path in shared
-    }
-    twins = {path: experts[key] for path, key in shared.items() if key in experts}
-    return twins | dict(roles)
 
 
 # Stacks ---------------------------------------------------------------------------------
@@ -123,7 +63,7 @@ class _Stack:
 
 
 def _name_stacks(
-    model: PreTrainedModel, flow: _Flow, places: Mapping[str, Place]
+    model: PreTrainedModel, flow: Flow, places: Mapping[str, Place]
 ) -> dict[int, _Stack]:
     """Name the runs of blocks; runs of one name are counted through.
 
@@ -149,30 +89,14 @@ def _length(stack: int, places: Mapping[str, Place]) -> int:
     return 1 + max(place.layer for place in places.values() if place.stack == stack)
 
 
-def _stack_name(
-    model: PreTrainedModel, stack: int, flow: _Flow, places: Mapping[str, Place]
-) -> str:
+def _stack_name(model: PreTrainedModel, stack: int, flow: Flow, places: Mapping[str, Place]) -> str:
     """Tell encoder from decoder: by the stream it reads, or by the direction it looks in."""
     own = [n for n in flow.maps if n.path in places and places[n.path].stack == stack]
     if "decoder_input_ids" in flow.bits:
         reads = any(n.leaves & flow.bits["decoder_input_ids"] for n in own)
     else:
-        reads = any(n.leaves & flow.bits["input_ids"] for n in own) and _is_causal(model)
+        reads = any(n.leaves & flow.bits["input_ids"] for n in own) and is_causal(model)
     return "decoder" if reads else "encoder"
-
-
-def _is_causal(model: PreTrainedModel) -> bool:
-    """Whether a model with one stack predicts the next token.
-
-    The class says so where it is a language model. The body alone is asked for the flag
-    that its attention modules carry.
-    """
-    name = type(model).__name__
-    if name in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-        return True
-    if name in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values():
-        return False
-    return any(getattr(module, "is_causal", False) for module in model.modules())
 
 
 def _stack_sizes(places: Mapping[str, Place], stacks: Mapping[int, _Stack]) -> dict[str, int]:
@@ -185,59 +109,29 @@ def _stack_sizes(places: Mapping[str, Place], stacks: Mapping[int, _Stack]) -> d
 # Sites ----------------------------------------------------------------------------------
 
 
-def _weights(model: nn.Module, flow: _Flow) -> list[_Weight]:
-    """List every map and embedding, and every bare parameter with a role, in model order."""
-    bare = {n.path: n for n in flow.maps if n.kind is Kind.MAP}
-    weights: list[_Weight] = []
-    for path, module in model.named_modules():
-        if is_site(module):
-            weights.append(_module_weight(path, module))
-            continue
-        for name, parameter in module.named_parameters(recurse=False):
-            inner = f"{path}.{name}" if path else name
-            if inner in bare and _can_be_adapted(parameter, flow.roles.get(inner)):
-                weights.append(_parameter_weight(inner, parameter, bare[inner]))
-    return weights
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Whole:
+    """What is known of the model as a whole when a site is described.
 
-
-def _can_be_adapted(parameter: nn.Parameter, role: Role | None) -> bool:
-    """Whether a bare parameter is a site: a matrix, or a stack of the matrices of experts.
-
-    Attention written with three-dimensional parameters is none: an adapter would take its
-    heads for experts.
+    Attributes:
+        flow: what the forward pass showed.
+        places: the place of each path in a block.
+        stacks: the runs of blocks, by the stack of a place.
+        towers: what each tower reads, by its path.
+        head: path of the language model head, None without one.
     """
-    if role is None:
-        return False
-    return parameter.dim() == 2 or (parameter.dim() == 3 and role.family is Family.EXPERT)
+
+    flow: Flow
+    places: Mapping[str, Place]
+    stacks: Mapping[int, _Stack]
+    towers: Mapping[str, str]
+    head: str | None
 
 
-def _module_weight(path: str, module: nn.Module) -> _Weight:
-    if isinstance(module, nn.Embedding):
-        shape = (module.num_embeddings, module.embedding_dim)
-        return _Weight(path=path, kind="embedding", d_in=shape[0], d_out=shape[1])
-    if isinstance(module, nn.Linear):
-        return _Weight(path=path, kind="linear", d_in=module.in_features, d_out=module.out_features)
-    assert is_map(module)
-    d_in, d_out = module.get_parameter("weight").shape
-    return _Weight(path=path, kind="conv1d", d_in=d_in, d_out=d_out)
-
-
-def _parameter_weight(path: str, parameter: nn.Parameter, node: Node) -> _Weight:
-    num_experts = parameter.shape[0] if parameter.dim() == 3 else None
-    return _Weight(
-        path=path, kind="expert", d_in=node.d_in, d_out=node.d_out, num_experts=num_experts
-    )
-
-
-def _site(
-    weight: _Weight,
-    flow: _Flow,
-    places: Mapping[str, Place],
-    stacks: Mapping[int, _Stack],
-) -> Site:
-    place = places.get(weight.path)
-    stack = stacks.get(place.stack) if place else None
-    role = _role(weight, flow)
+def _site(weight: Weight, whole: _Whole) -> Site:
+    place = whole.places.get(weight.path)
+    stack = whole.stacks.get(place.stack) if place else None
+    role, reason = _role(weight, whole, in_block=stack is not None)
     return Site(
         path=weight.path,
         stack=stack.name if stack else None,
@@ -247,40 +141,32 @@ def _site(
         d_out=weight.d_out,
         num_experts=weight.num_experts,
         kind=weight.kind,
-        reason=_reason(weight, flow, in_block=stack is not None) if role == _OTHER else None,
+        reason=reason,
     )
 
 
-def _role(weight: _Weight, flow: _Flow) -> Role:
+def _role(weight: Weight, whole: _Whole, *, in_block: bool) -> tuple[Role, str | None]:
+    """Return the role of a site, and the reason where it is ``other``."""
+    tower = _tower(weight.path, whole.towers)
+    if tower is not None:
+        return _OTHER, f"{tower} tower: tokens do not pass through it"
+    known = whole.flow.roles.get(weight.path)
+    if not weight.adaptable:
+        return _OTHER, f"{known}, but {_NO_MATRIX}" if known else _NO_MATRIX
     if weight.kind == "embedding":
-        return Role(family=Family.EMBEDDING)
-    if weight.path == flow.head:
-        return Role(family=Family.HEAD)
-    return flow.roles.get(weight.path, _OTHER)
+        return Role(family=Family.EMBEDDING), None
+    if weight.path == whole.head:
+        return Role(family=Family.HEAD), None
+    return (known, None) if known else (_OTHER, _reason(weight, whole.flow, in_block=in_block))
 
 
-def _reason(weight: _Weight, flow: _Flow, *, in_block: bool) -> str:
+def _tower(path: str, towers: Mapping[str, str]) -> str | None:
+    return next((kind for start, kind in towers.items() if path.startswith(f"{start}.")), None)
+
+
+def _reason(weight: Weight, flow: Flow, *, in_block: bool) -> str:
     if flow.failure:
         return f"the forward pass could not be followed without weights ({flow.failure})"
     if weight.path not in flow.used:
         return "not used in the forward pass of tokens"
-    if in_block:
-        return "neither attention nor a feed-forward pattern in the forward pass"
-    return "outside the blocks"
-
-
-def _head_path(model: PreTrainedModel) -> str | None:
-    head = _head(model)
-    if head is None:
-        return None
-    return next((path for path, module in model.named_modules() if module is head), None)
-
-
-def _tied_head(model: PreTrainedModel) -> bool:
-    head, table = _head(model), model.get_input_embeddings()
-    return head is not None and getattr(head, "weight", None) is getattr(table, "weight", 0)
-
-
-def _head(model: PreTrainedModel) -> nn.Module | None:
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    return head if isinstance(head, nn.Module) else None
+    return flow.why.get(weight.path, UNKNOWN) if in_block else "outside the blocks"

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from loratlas.anatomy import operations, oracle
 from loratlas.anatomy.blocks import site_path
 from loratlas.anatomy.graph import SOURCES, Kind, Node, walk
-from loratlas.anatomy.products import factors, scores_behind, tensors_in
+from loratlas.anatomy.products import factors, scores_behind, summed_shape, tensors_in
 
 _NODE = "_loratlas_node"
 
@@ -34,6 +34,7 @@ class Tracer(TorchFunctionMode):
         maps: applications of linear maps and embeddings, in the order they ran.
         attentions: attention nodes, in the order they ran.
         bits: the bit that stands for each named input.
+        ran: paths of the modules that ran.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -41,13 +42,14 @@ class Tracer(TorchFunctionMode):
         self.maps: list[Node] = []
         self.attentions: list[Node] = []
         self.bits: dict[str, int] = {}
+        self.ran: set[str] = set()
         self._running: list[str] = []
         self._owners = _parameter_owners(model)
         self._hooks = [
             hook
             for path, module in model.named_modules()
             for hook in (
-                module.register_forward_pre_hook(lambda *_, path=path: self._running.append(path)),
+                module.register_forward_pre_hook(lambda *_, path=path: self._started(path)),
                 module.register_forward_hook(lambda *_: self._finished(), always_call=True),
             )
         ]
@@ -61,6 +63,10 @@ class Tracer(TorchFunctionMode):
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
+
+    def _started(self, path: str) -> None:
+        self._running.append(path)
+        self.ran.add(path)
 
     def _finished(self) -> None:
         self._running.pop()
@@ -171,7 +177,7 @@ class Tracer(TorchFunctionMode):
             return Node(Kind.CONVOLUTION, tuple(values))
         if name in operations.ACTIVATIONS:
             return Node(Kind.ACTIVATION, tuple(values))
-        if name == "softmax":
+        if name in operations.SOFTMAXES:
             return Node(Kind.SOFTMAX, tuple(values))
         if name == "glu":
             halves = [Node(Kind.SLICE, (values[0],)) for _ in range(2)]
@@ -224,22 +230,48 @@ class Tracer(TorchFunctionMode):
         if name == "linear" and right is not None and right.kind is Kind.PARAMETER:
             return self._map(left, right, second.shape[-1], second.shape[-2])
         if left is None or right is None:
-            return left or right or sources[0]
+            return self._product_with_constant(name, args, (first, second), sources)
         is_weight = [n.kind is Kind.PARAMETER for n in (left, right)]
         if is_weight == [False, True]:
-            return self._map(left, right, second.shape[-2], second.shape[-1])
+            shape = second.shape[-2:] if second.dim() > 1 else (second.shape[-1], 1)
+            return self._map(left, right, *(_summed(name, args, second) or shape))
         if is_weight == [True, False]:
-            return self._map(right, left, first.shape[-1], first.shape[-2])
+            shape = (first.shape[-1], first.shape[-2] if first.dim() > 1 else 1)
+            return self._map(right, left, *(_summed(name, args, first) or shape))
         if is_weight == [True, True]:
             return left
         return self._product_of_values(left, right)
+
+    def _product_with_constant(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        both: tuple[Tensor, Tensor],
+        sources: list[Node],
+    ) -> Node:
+        """Return the value that is left; a weight applied to a constant is a map."""
+        first, second = both
+        left, right = self._node(first), self._node(second)
+        node = left or right or sources[0]
+        tensor = first if left is not None else second
+        if node.kind is not Kind.PARAMETER or not node.path or tensor.dim() < 2:
+            return node
+        rows, columns = tensor.shape[-2:] if tensor is second else tensor.shape[-1:-3:-1]
+        return self._map(None, node, *(_summed(name, args, tensor) or (rows, columns)))
 
     def _map(self, value: Node | None, weight: Node, d_in: int, d_out: int) -> Node:
         """Record a linear map; a weight that a choice picked keeps the choice as an input."""
         if value is not None and value.kind is Kind.PARAMETER:
             value = Node(Kind.PARAMETER, path=value.path, leaves=self._new_bit(value.path))
         inputs = (*(() if value is None else (value,)), *weight.inputs)
-        node = Node(Kind.MAP, inputs, weight.path, d_in=int(d_in), d_out=int(d_out))
+        node = Node(
+            Kind.MAP,
+            inputs,
+            weight.path,
+            d_in=int(d_in),
+            d_out=int(d_out),
+            selected=bool(weight.inputs),
+        )
         self.maps.append(node)
         return node
 
@@ -249,15 +281,34 @@ class Tracer(TorchFunctionMode):
             scores = scores_behind(weights)
             if scores is not None:
                 query, key = scores.inputs[0], scores.inputs[-1]
-                return self._attention(query, key, value)
+                return self._attention(query, key, value, weights)
         return Node(Kind.CONTRACTION, (left, right))
 
-    def _attention(self, query: Node | None, key: Node | None, value: Node | None) -> Node:
+    def _attention(
+        self,
+        query: Node | None,
+        key: Node | None,
+        value: Node | None,
+        scores: Node | None = None,
+    ) -> Node:
         where = self._running[-1] if self._running else ""
+        if value is not None and value is key and not (query and query.leaves):
+            # A mean of earlier values, weighted by how they fit a learned vector: it
+            # carries the residual stream on, and projects nothing.
+            return Node(Kind.ADD, (value,))
         constant = Node(Kind.PARAMETER)
-        node = Node(Kind.ATTENTION, (query or constant, key or constant, value or constant), where)
+        inputs = (query or constant, key or constant, value or constant)
+        node = Node(Kind.ATTENTION, inputs, where, scores=scores)
         self.attentions.append(node)
         return node
+
+
+def _summed(name: str, args: tuple[Any, ...], weight: Tensor) -> tuple[int, int] | None:
+    """Return d_in and d_out where einsum gives them, else None."""
+    if name != "einsum" or "." in args[0]:
+        return None
+    first, *rest = tensors_in(args[1:])
+    return summed_shape(args[0], weight, swapped=first is weight) if len(rest) == 1 else None
 
 
 def _parameter_owners(model: nn.Module) -> dict[int, list[str]]:

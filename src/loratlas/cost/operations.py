@@ -145,7 +145,8 @@ def parts(tape: Tape, value: Value, sizes: tuple[int, ...]) -> tuple[Value, ...]
 
 def join(tape: Tape, pieces: tuple[Value, ...]) -> Value:
     """Put values behind each other; the gradients are parts of the whole one."""
-    node = tape.node(pieces, lambda g: tuple(g for _ in pieces))
+    count = len(pieces)
+    node = tape.node(pieces, lambda g: (g,) * count)
     return tape.value(sum(piece.num_elements for piece in pieces), pieces[0].width, node)
 
 

@@ -49,3 +49,8 @@ def percent_saved_against_full(num_trainable: int, num_base: int) -> float:
 def percent_saved_against_baseline(num_trainable: int, num_baseline: int) -> float:
     """Return the reduction against another placement: 100 * (1 - t / baseline)."""
     return 100 * (1 - num_trainable / num_baseline)
+
+
+def optimiser_bytes(num_parameters: int) -> int:
+    """Return the bytes of AdamW's two averages, fp32 each whatever the base's type is."""
+    return 2 * adapter_bytes(num_parameters)

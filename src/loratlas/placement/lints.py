@@ -4,45 +4,52 @@ A lint never changes or refuses anything. Its code is stable; its message says w
 where, and what it means.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from loratlas.anatomy.sites import Anatomy, Family, Site
-from loratlas.placement.expressions import Combined, Expression, File, Names, Rule, Scoped, walk
-from loratlas.placement.peft_config import reached_as_parameters
-from loratlas.placement.placement import Adapter, Placement
+from loratlas.placement.expressions import (
+    WORDS,
+    Combined,
+    Expression,
+    File,
+    Names,
+    Rule,
+    Scoped,
+    Word,
+    walk,
+)
+from loratlas.placement.placement import Placement
+from loratlas.placement.placement_lints import (
+    Lint,
+    groups_of,
+    groups_text,
+    layers_text,
+    placement_lints,
+)
 from loratlas.placement.resolve import Paths, Resolver, roles_of
 
-# A name that stands in two of these groups is ambiguous; experts beside dense blocks, or cross-
-# beside self-attention, are what a person means by the one word.
-_GROUPS = {
-    Family.CROSS_ATTENTION: Family.ATTENTION,
-    Family.EXPERT: Family.FEED_FORWARD,
-    Family.SHARED_EXPERT: Family.FEED_FORWARD,
+__all__ = ["Lint", "lints"]
+
+# For each word that may reach some layers only: the families that do the same work elsewhere. A
+# rule that adapts those, too, is not surprised by them.
+_MIXERS = frozenset({Family.ATTENTION, Family.CROSS_ATTENTION, Family.RECURRENT})
+_INNER = frozenset({Family.FEED_FORWARD, Family.EXPERT, Family.SHARED_EXPERT})
+_PARTIAL = {
+    word: _MIXERS if families & _MIXERS else _INNER
+    for word, families in WORDS.items()
+    if families & (_MIXERS | _INNER)
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lint:
-    """One warning: a stable code, and a message for a person."""
-
-    code: str
-    message: str
-
-    def to_json(self) -> dict[str, str]:
-        """Return the warning as plain data."""
-        return {"code": self.code, "message": self.message}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Case:
-    """What the lints look at."""
+    """What the lints of a rule look at."""
 
     rule: Rule
     placement: Placement
     resolver: Resolver
-    dropout: float
 
 
 def lints(
@@ -52,6 +59,7 @@ def lints(
     *,
     dropout: float = 0.0,
     root: Path | None = None,
+    checkpointing: bool = False,
 ) -> list[Lint]:
     """Return every warning about a rule and the placement it gave.
 
@@ -61,20 +69,13 @@ def lints(
         anatomy: the model.
         dropout: dropout on the adapters' input.
         root: the folder that relative paths in ``file(...)`` start from; None is the current one.
+        checkpointing: whether training uses gradient checkpointing.
     """
     resolver = Resolver(anatomy=anatomy, root=root or Path())
-    case = _Case(rule=rule, placement=placement, resolver=resolver, dropout=dropout)
-    checks = (
-        _ambiguous_name,
-        _dead_entry,
-        _rank_exceeds_dimension,
-        _scale_varies,
-        _file_scale,
-        _router_adapted,
-        _head_tied,
-        _expert_dropout,
-    )
-    return [lint for check in checks for lint in check(case)]
+    case = _Case(rule=rule, placement=placement, resolver=resolver)
+    checks = (_ambiguous_name, _dead_entry, _role_partial, _file_scale)
+    found = [lint for check in checks for lint in check(case)]
+    return found + list(placement_lints(placement, dropout=dropout, checkpointing=checkpointing))
 
 
 def _ambiguous_name(case: _Case) -> Iterator[Lint]:
@@ -82,22 +83,12 @@ def _ambiguous_name(case: _Case) -> Iterator[Lint]:
     everything = frozenset(case.resolver.anatomy.by_path)
     for part in case.rule.parts:
         for entry, paths in _reached(part.expression, everything, case.resolver):
-            sites = [site for site in case.resolver.anatomy.sites if site.path in paths]
-            groups: dict[Family, list[Site]] = {}
-            for site in sites:
-                family = site.role.family
-                groups.setdefault(_GROUPS.get(family, family), []).append(site)
+            groups = groups_of([s for s in case.resolver.anatomy.sites if s.path in paths])
             if len(groups) > 1:
-                found = "; ".join(_group_text(group) for group in groups.values())
-                kinds = " and ".join(groups)
                 yield Lint(
                     code="ambiguous-name",
-                    message=f"names({entry}) stands in {kinds}: {found}",
+                    message=f"names({entry}) stands in {groups_text(groups)}",
                 )
-
-
-def _group_text(sites: list[Site]) -> str:
-    return f"{roles_of(sites)}, such as {sites[0].path}"
 
 
 def _reached(
@@ -128,40 +119,6 @@ def _dead_entry(case: _Case) -> Iterator[Lint]:
         yield Lint(code="dead-entry", message=f"selects nothing: {case.resolver.why_empty(dead)}")
 
 
-def _rank_exceeds_dimension(case: _Case) -> Iterator[Lint]:
-    """A rank above the smaller side of the map: more parameters than a full update."""
-    over = [
-        adapter
-        for adapter in case.placement.adapters
-        if adapter.rank > min(adapter.site.d_in, adapter.site.d_out)
-    ]
-    if over:
-        first = over[0]
-        yield Lint(
-            code="rank-exceeds-dimension",
-            message=(
-                f"{_sites(over)}: the rank is above the smaller dimension, such as rank "
-                f"{first.rank} for {first.site.d_in} x {first.site.d_out} at {first.site.path}; "
-                "the update cannot have a higher rank than that"
-            ),
-        )
-
-
-def _scale_varies(case: _Case) -> Iterator[Lint]:
-    """Different ranks under a fixed alpha: the scale, too, differs between sites."""
-    placement = case.placement
-    scales = {float(f"{placement.scale(a):.9g}"): a.rank for a in placement.adapters}
-    if len(scales) > 1:
-        low, high = min(scales), max(scales)
-        yield Lint(
-            code="scale-varies",
-            message=(
-                f"the scale differs between sites, from {low:g} (rank {scales[low]}) to {high:g} "
-                f"(rank {scales[high]}); scaling: constant keeps it equal"
-            ),
-        )
-
-
 def _file_scale(case: _Case) -> Iterator[Lint]:
     """A saved placement whose alphas are not used: alphas follow the study's scaling."""
     files = {
@@ -187,57 +144,50 @@ def _file_scale(case: _Case) -> Iterator[Lint]:
             )
 
 
-def _router_adapted(case: _Case) -> Iterator[Lint]:
-    """An adapted router: training changes which experts see a token."""
-    routers = _of_family(case.placement, Family.ROUTER)
-    if routers:
-        yield Lint(
-            code="router-adapted",
-            message=f"{_sites(routers)}: the router is adapted, so the choice of experts changes",
-        )
-
-
-def _head_tied(case: _Case) -> Iterator[Lint]:
-    """An adapter on one side of a tensor that embedding and head share."""
+def _role_partial(case: _Case) -> Iterator[Lint]:
+    """A word that reaches only some layers, as expert does where the first layers are dense."""
     anatomy = case.resolver.anatomy
-    heads = [site for site in anatomy.sites if site.role.family is Family.HEAD]
-    shapes = {(head.d_out, head.d_in) for head in heads}
-    tied = [
-        adapter
-        for adapter in case.placement.adapters
-        if adapter.site.role.family is Family.HEAD
-        or (
-            adapter.site.role.family is Family.EMBEDDING
-            and (adapter.site.d_in, adapter.site.d_out) in shapes
-        )
-    ]
-    if tied and anatomy.tied_head:
-        yield Lint(
-            code="head-tied",
-            message=(
-                f"{_sites(tied)}: head and embedding share their weights in this model, and an "
-                "adapter changes one of them only; merging it unties them"
-            ),
-        )
+    everywhere = frozenset(site.path for site in anatomy.sites if site.in_block)
+    for part in case.rule.parts:
+        for word, live in _words(part.expression, everywhere, case.resolver):
+            sites = [site for site in anatomy.sites if site.path in live]
+            for stack in anatomy.stacks:
+                inside = [site for site in sites if site.stack == stack]
+                message = _partial_text(word, stack, inside, case)
+                if message:
+                    yield Lint(code="role-partial", message=message)
 
 
-def _expert_dropout(case: _Case) -> Iterator[Lint]:
-    """Dropout on adapters of parameters, as fused experts have them, which PEFT refuses."""
-    experts = reached_as_parameters(case.placement)
-    if experts and case.dropout:
-        yield Lint(
-            code="expert-dropout",
-            message=(
-                f"{_sites(experts)}: PEFT refuses dropout on adapters of parameters, such as those "
-                f"of experts; dropout is {case.dropout:g} and has to be 0"
-            ),
-        )
+def _words(expression: Expression, live: Paths, resolver: Resolver) -> Iterator[tuple[Word, Paths]]:
+    """Yield each word that adds sites, with everything in the layers that its scopes leave."""
+    if isinstance(expression, Word):
+        if expression.word in _PARTIAL:
+            yield expression, live
+    elif isinstance(expression, Scoped):
+        stacks = {resolver.anatomy.by_path[p].stack for p in resolver.select(expression.operand)}
+        reached = frozenset(p for p in live if resolver.anatomy.by_path[p].stack in stacks)
+        yield from _words(expression.operand, resolver.narrow(reached, expression), resolver)
+    elif isinstance(expression, Combined):
+        yield from _words(expression.left, live, resolver)
+        if expression.operator != "-":
+            yield from _words(expression.right, live, resolver)
 
 
-def _of_family(placement: Placement, family: Family) -> list[Adapter]:
-    return [a for a in placement.adapters if a.site.role.family is family]
-
-
-def _sites(adapters: Sequence[Adapter]) -> str:
-    number = len(adapters)
-    return adapters[0].site.path if number == 1 else f"{number} sites"
+def _partial_text(word: Word, stack: str, sites: list[Site], case: _Case) -> str | None:
+    """Say which layers of a stack a word does not reach; None where it reaches all or none."""
+    selected = case.resolver.select(word)
+    mine = [site for site in sites if site.path in selected]
+    reached = {site.layer for site in mine}
+    placed = case.placement.by_path
+    kinds = _PARTIAL[word.word]
+    served = {s.layer for s in sites if s.path in placed and s.role.family in kinds}
+    missing = [s for s in sites if s.layer not in reached | served]
+    if not mine or not missing:
+        return None
+    common = {site.role for site in sites if site.layer in reached}
+    telling = [site for site in missing if site.role not in common]
+    holds = f"hold {roles_of(telling)} instead" if telling else "have none of their own"
+    return (
+        f"{word} reaches layers {layers_text(site.layer for site in mine)} of the {stack}; "
+        f"layers {layers_text(site.layer for site in missing)} {holds}"
+    )

@@ -17,8 +17,9 @@ from loratlas.errors import PlacementError
 
 TIME_LIMIT_SECONDS = 5.0
 _WORKER = Path(__file__).with_name("regex_worker.py")
-# Without these characters there is one way to match, and no way to be slow.
-_PLAIN = re.compile(r"[^*+?{|(]*")
+# What makes an expression slow is repetition within repetition. With at most two repetitions and
+# two groups, and no group repeated, the steps grow with the third power of a name's length at most.
+_MOST_REPETITIONS, _MOST_GROUPS, _MOST_CHOICES = 2, 2, 100
 _LONGEST_SHOWN = 80
 
 
@@ -54,13 +55,23 @@ def matches(
     patterns = [form.replace("{}", expression) for expression in expressions]
     for expression, pattern in zip(expressions, patterns, strict=True):
         _check(expression, pattern, field)
-    if all(map(_PLAIN.fullmatch, expressions)):
+    if all(map(_is_quick, expressions)):
         return {name: _here(patterns, name, whole) for name in listed}
     found = _elsewhere(patterns, listed, whole, _refusal(expressions, len(listed), field))
     return {
         name: [Hit(number=number, index=index) for number, index in hits]
         for name, hits in zip(listed, found, strict=True)
     }
+
+
+def _is_quick(expression: str) -> bool:
+    """Whether an expression is too simple to be slow; escaped characters count as the others."""
+    return (
+        len(re.findall(r"[*+?{]", expression)) <= _MOST_REPETITIONS
+        and expression.count("(") <= _MOST_GROUPS
+        and expression.count("|") <= _MOST_CHOICES
+        and not re.search(r"\)[*+?{]", expression)
+    )
 
 
 def _check(expression: str, pattern: str, field: str) -> None:

@@ -1,4 +1,4 @@
-"""What a placement is called in PEFT, and back: exact paths, ranks and scales.
+"""What a placement is called in PEFT: exact paths, ranks and scales. `explain` goes back.
 
 How PEFT 0.21 reads a configuration decides the form that is written:
 
@@ -24,28 +24,16 @@ How PEFT 0.21 reads a configuration decides the form that is written:
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from loratlas.anatomy.sites import Anatomy, Site
-from loratlas.errors import NotYetError, PlacementError, did_you_mean
+from loratlas.errors import PlacementError
+from loratlas.placement.peft_tables import RENAMED_EXPERTS, mamba_refused
 from loratlas.placement.placement import Adapter, Placement
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-
-# Fields that change which sites are adapted, or how, and that `read_peft` does not read yet.
-_REFUSED = (
-    "layers_to_transform",
-    "layers_pattern",
-    "exclude_modules",
-    "modules_to_save",
-    "layer_replication",
-    "trainable_token_indices",
-    "use_dora",
-)
-
 
 # The names that PEFT gives another meaning on models with fused experts.
 _RENAMED = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
@@ -118,7 +106,9 @@ def config_fields(placement: Placement, dropout: float = 0.0) -> dict[str, Any]:
         )
     rank, alpha = _default(by_parameter or placement.adapters)
     parameters = [names[a.site.path] for a in by_parameter]
-    modules = [a.site.path for a in placement.adapters if a not in by_parameter]
+    modules = [path for path, name in names.items() if name == path]
+    modules = [path for path in modules if placement.anatomy.by_path[path].kind != "expert"]
+    _refuse_mamba(names, placement.anatomy)
     _refuse_suffixes(parameters, placement.anatomy)
     return {
         "task_type": None,
@@ -159,10 +149,11 @@ def _is_parameter(site: Site, fused: bool) -> bool:
 
 def _name(site: Site, fused: bool) -> str:
     """Return what PEFT calls the target of a site: the module, or its parameter."""
-    return _parameter(site) if _is_parameter(site, fused) else site.path
+    return parameter_name(site) if _is_parameter(site, fused) else site.path
 
 
-def _parameter(site: Site) -> str:
+def parameter_name(site: Site) -> str:
+    """Return what PEFT calls the weight of a site when it is targeted as a parameter."""
     return site.path if site.kind == "expert" else f"{site.path}.weight"
 
 
@@ -185,11 +176,27 @@ def _targets(paths: list[str], anatomy: Anatomy) -> list[str] | str:
     """Return exact targets: a list, or one regular expression where a list would hit more."""
     if _longer(paths, anatomy.by_path) <= set(paths):
         return sorted(paths)
+    if anatomy.model_type in RENAMED_EXPERTS:
+        extra = sorted(_longer(paths, anatomy.by_path) - set(paths))[0]
+        raise PlacementError(
+            f"PEFT cannot target what is placed without {extra}, whose path ends with a placed "
+            f"one: in models of type {anatomy.model_type} it reads expressions by last names only"
+        )
     return "|".join(re.escape(path) for path in sorted(paths))
 
 
+def _refuse_mamba(paths: Iterable[str], anatomy: Anatomy) -> None:
+    refused = mamba_refused(paths, anatomy.model_type)
+    if refused:
+        raise PlacementError(
+            f"PEFT does not adapt {refused[0]} and the like in models of type "
+            f"{anatomy.model_type}, whose kernels read those weights directly; leave them out: "
+            "... - names(out_proj)"
+        )
+
+
 def _refuse_suffixes(parameters: list[str], anatomy: Anatomy) -> None:
-    extra = sorted(_longer(parameters, map(_parameter, anatomy.sites)) - set(parameters))
+    extra = sorted(_longer(parameters, map(parameter_name, anatomy.sites)) - set(parameters))
     if extra:
         raise PlacementError(
             f"PEFT cannot target {', '.join(sorted(parameters)[:3])} without {extra[0]}, whose "
@@ -200,90 +207,11 @@ def _refuse_suffixes(parameters: list[str], anatomy: Anatomy) -> None:
 def _longer(names: Iterable[str], everything: Iterable[str]) -> set[str]:
     """Return what, of everything, ends with one of these names and is longer."""
     short = set(names)
-    return {name for name in everything if any(end in short for end in _ends(name))}
+    return {name for name in everything if any(end in short for end in ends(name))}
 
 
-def _ends(path: str) -> Iterable[str]:
+def ends(path: str) -> Iterable[str]:
+    """Yield every shorter dotted suffix of a path, longest first."""
     while "." in path:
         path = path.split(".", 1)[1]
         yield path
-
-
-def read_peft(config: Mapping[str, Any] | str | Path, anatomy: Anatomy) -> Placement:
-    """Return the placement that a LoRA configuration means on a model, by PEFT's own matching.
-
-    Args:
-        config: the content of ``adapter_config.json``, the file, or the folder that holds it.
-        anatomy: the model.
-
-    Raises:
-        PlacementError: the file cannot be read, or an entry matches no site.
-        NotYetError: the configuration uses a field that is not read yet.
-    """
-    data = config if isinstance(config, Mapping) else _read_config(Path(config))
-    _refuse_unread(data)
-    modules = {site.path: site for site in anatomy.sites if site.kind != "expert"}
-    parameters = {_parameter(site): site for site in anatomy.sites}
-    targets = _hit(data["target_modules"], modules, anatomy)
-    targets |= _hit(data.get("target_parameters") or (), parameters, anatomy)
-    return Placement(
-        anatomy=anatomy,
-        adapters=tuple(_adapter_of(site, name, data) for name, site in targets.items()),
-        scaling="rslora" if data.get("use_rslora") else "alpha/r",
-    )
-
-
-def _refuse_unread(data: Mapping[str, Any]) -> None:
-    kind = data.get("peft_type", "LORA")
-    if kind != "LORA":
-        raise NotYetError(f"a configuration of peft_type {kind} is not read yet; LORA is")
-    if data.get("target_modules") is None:
-        raise NotYetError(
-            "a configuration without target_modules means PEFT's defaults for the model type, "
-            "which are not read yet; list the modules"
-        )
-    refused = [key for key in _REFUSED if data.get(key)]
-    if refused:
-        raise NotYetError(f"a configuration with {', '.join(refused)} is not read yet")
-
-
-def _read_config(place: Path) -> Mapping[str, Any]:
-    file = place / "adapter_config.json" if place.is_dir() else place
-    try:
-        data: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PlacementError(f"{file} cannot be read as a LoRA configuration: {error}") from None
-    return data
-
-
-def _hit(
-    targets: str | Iterable[str], named: Mapping[str, Site], anatomy: Anatomy
-) -> dict[str, Site]:
-    """Return what targets match, by name: a whole regular expression, or dotted suffixes."""
-    if isinstance(targets, str):
-        if targets == "all-linear":
-            raise NotYetError("target_modules: all-linear is not read yet; list the modules")
-        return {name: site for name, site in named.items() if re.fullmatch(targets, name)}
-    entries = set(targets)
-    hits = {name: site for name, site in named.items() if entries & {name, *_ends(name)}}
-    matched = {end for name in hits for end in (name, *_ends(name))}
-    for entry in sorted(entries - matched):
-        raise PlacementError(
-            f"the configuration's target {entry} matches no site of {anatomy.model}"
-            f"{did_you_mean(entry, named)}"
-        )
-    return hits
-
-
-def _adapter_of(site: Site, name: str, data: Mapping[str, Any]) -> Adapter:
-    rank = _by_pattern(data.get("rank_pattern"), name, data.get("r", 8))
-    alpha = _by_pattern(data.get("alpha_pattern"), name, data.get("lora_alpha", 8))
-    return Adapter(site=site, rank=int(rank), alpha=alpha)
-
-
-def _by_pattern(patterns: Mapping[str, float] | None, name: str, default: float) -> float:
-    """Return the value of the first pattern that matches a name, as PEFT looks it up."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            return value
-    return default

@@ -166,7 +166,9 @@ def _layers_pattern(data: Mapping[str, Any]) -> tuple[str, ...] | None:
 def _pattern(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = data.get(key) or {}
     if not isinstance(value, Mapping):
-        raise PlacementError(f"{key} gives each name a number, such as {{q_proj: 4}}, not {value!r}")
+        raise PlacementError(
+            f"{key} gives each name a number, such as {{q_proj: 4}}, not {value!r}"
+        )
     return {str(name): each for name, each in value.items()}
 
 

@@ -11,29 +11,34 @@ those hits nothing here, and is an error in PEFT.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from loratlas.anatomy.sites import Anatomy, Family, Site
 from loratlas.errors import PlacementError
 from loratlas.placement.patterns import matches
+from loratlas.placement.peft_config import ends, parameter_name
 from loratlas.placement.peft_fields import LoraFields
 from loratlas.placement.peft_tables import (
     DEFAULT_TARGETS,
     FUSED,
-    MAMBA_REFUSED,
-    MAMBA_TYPES,
     RENAMED_EXPERTS,
     SHORTENED_FROM,
+    mamba_refused,
 )
 from loratlas.placement.placement import Adapter
 
 _PATTERN_FORM = r"(.*\.)?({})$"
 ALL_LINEAR = "all-linear"
+PatternHits = Mapping[str, Sequence[int]]
 
 
 class RefusedError(PlacementError):
-    """PEFT would raise on this configuration."""
+    """PEFT would raise on this configuration; `code` is that of the lint that says so."""
+
+    def __init__(self, message: str, code: str = "peft-refuses") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +51,8 @@ class Wrapped:
         modules: sites that ``target_modules`` hits, by the module's name.
         parameters: sites that ``target_parameters`` hits, by the parameter's name.
         layers: the layer that PEFT finds in the name of each module, where it looks for one.
+        patterns: for ``rank_pattern`` and ``alpha_pattern``, the numbers of the keys that match
+            each hit, in their order; the first decides.
         adapters: rank and alpha of every hit.
     """
 
@@ -54,6 +61,7 @@ class Wrapped:
     modules: Mapping[str, Site]
     parameters: Mapping[str, Site]
     layers: Mapping[str, int | None]
+    patterns: Mapping[str, PatternHits]
     adapters: tuple[Adapter, ...]
 
 
@@ -75,26 +83,12 @@ class Names:
 def names_of(anatomy: Anatomy) -> Names:
     """Return the names that PEFT knows the sites of a model by."""
     modules = {site.path: site for site in anatomy.sites if site.kind != "expert"}
-    held = {path: site for path, site in modules.items()}
-    held |= {site.path: site for site in anatomy.sites}
-    containers = {name for path in held for name in _holders(path)}
+    containers = {name for site in anatomy.sites for name in _holders(site.path)}
     return Names(
         modules=modules,
         containers=frozenset(containers - modules.keys()),
         parameters={parameter_name(site): site for site in anatomy.sites},
     )
-
-
-def parameter_name(site: Site) -> str:
-    """Return what PEFT calls the weight of a site when it is targeted as a parameter."""
-    return site.path if site.kind == "expert" else f"{site.path}.weight"
-
-
-def ends(path: str) -> Iterable[str]:
-    """Yield every shorter dotted suffix of a path, longest first."""
-    while "." in path:
-        path = path.split(".", 1)[1]
-        yield path
 
 
 def wrap(fields: LoraFields, anatomy: Anatomy) -> Wrapped:
@@ -113,13 +107,16 @@ def wrap(fields: LoraFields, anatomy: Anatomy) -> Wrapped:
     modules = {name: site for name, site in names.modules.items() if name in found}
     parameters = _target_parameters(read, names)
     _refuse_parameters(read, modules, parameters, anatomy)
+    hits = {**modules, **parameters}
+    found_patterns = _pattern_hits(read, hits)
     return Wrapped(
         given=fields,
         fields=read,
         modules=modules,
         parameters=parameters,
         layers=layers,
-        adapters=_adapters(read, {**modules, **parameters}),
+        patterns=found_patterns,
+        adapters=_adapters(read, hits, found_patterns),
     )
 
 
@@ -169,7 +166,7 @@ def _renamed(fields: LoraFields, names: Names, anatomy: Anatomy) -> LoraFields:
             return fields
     old = {target: _old_name(target, table) for target in targets or ()}
     parameters = {table[name] for name in old.values() if name is not None}
-    doubled = _fused(fields, {name for name in old.values() if name}, table)
+    doubled = _fused({name for name in old.values() if name}, table)
     ranks = {doubled: fields.r * 2} if doubled else {}
     alphas = {doubled: fields.lora_alpha * 2} if doubled else {}
     return replace(
@@ -210,7 +207,7 @@ def _old_name(target: str, table: Mapping[str, str]) -> str | None:
     return last if last in table else None
 
 
-def _fused(fields: LoraFields, present: set[str], table: Mapping[str, str]) -> str | None:
+def _fused(present: set[str], table: Mapping[str, str]) -> str | None:
     """Return the pattern for which PEFT doubles the rank, None where nothing is fused."""
     parts = [old for old, new in table.items() if new == FUSED]
     given = present.intersection(parts)
@@ -322,19 +319,12 @@ def _refuse_modules(found: set[str], names: Names, anatomy: Anatomy) -> None:
             f"target_modules hits {containers[0]}, which is no linear map or embedding but a "
             "module that holds others or bare parameters; PEFT cannot adapt it"
         )
-    refused = mamba_refused(found, anatomy)
+    refused = mamba_refused(found, anatomy.model_type)
     if refused:
         raise RefusedError(
             f"PEFT does not adapt out_proj in models of type {anatomy.model_type}, as "
             f"{refused[0]}: their kernels read its weight directly"
         )
-
-
-def mamba_refused(paths: Iterable[str], anatomy: Anatomy) -> list[str]:
-    """Return the paths that PEFT refuses in Mamba models."""
-    if anatomy.model_type not in MAMBA_TYPES:
-        return []
-    return sorted(path for path in paths if path.rsplit(".", 1)[-1] in MAMBA_REFUSED)
 
 
 # target_parameters ----------------------------------------------------------------------
@@ -367,51 +357,57 @@ def _refuse_parameters(
         raise RefusedError(
             f"{both[0]} is hit both by target_modules and, as a parameter, by target_parameters"
         )
+    if fields.lora_dropout:
+        raise RefusedError(
+            f"adapters of parameters, such as {first}, take no dropout, and lora_dropout is "
+            f"{fields.lora_dropout:g}",
+            code="expert-dropout",
+        )
     refused = {
-        "lora_dropout other than 0": fields.lora_dropout,
         "use_dora": fields.use_dora,
         "lora_bias": fields.lora_bias,
-        "fan_in_fan_out": fields.fan_in_fan_out,
+        "fan_in_fan_out": _fan_in_fan_out(fields, modules),
     }
     for name, value in refused.items():
         if value:
             raise RefusedError(f"adapters of parameters, such as {first}, take no {name}")
     modules_of = [name.rsplit(".", 1)[0] for name in parameters]
-    if mamba := mamba_refused(modules_of, anatomy):
+    if mamba := mamba_refused(modules_of, anatomy.model_type):
         raise RefusedError(f"PEFT does not adapt {mamba[0]} in models of type {anatomy.model_type}")
+
+
+def _fan_in_fan_out(fields: LoraFields, modules: Mapping[str, Site]) -> bool:
+    """Return the flag as it stands after the modules: PEFT sets it to what the last one needs."""
+    kinds = [site.kind for site in modules.values() if site.kind in ("linear", "conv1d")]
+    return kinds[-1] == "conv1d" if kinds else fields.fan_in_fan_out
 
 
 # Ranks ----------------------------------------------------------------------------------
 
 
-def _adapters(fields: LoraFields, hits: Mapping[str, Site]) -> tuple[Adapter, ...]:
-    ranks = _by_pattern(fields.rank_pattern, hits, "rank_pattern", fields.r)
-    alphas = _by_pattern(fields.alpha_pattern, hits, "alpha_pattern", fields.lora_alpha)
-    low = next((name for name, rank in ranks.items() if rank < 1), None)
-    if low is not None:
-        raise RefusedError(
-            f"the rank of {low} is {ranks[low]}, and a rank is at least 1; leave the module out"
-        )
-    return tuple(
-        Adapter(site=site, rank=int(ranks[name]), alpha=alphas[name]) for name, site in hits.items()
-    )
+def _adapters(
+    fields: LoraFields, hits: Mapping[str, Site], found: Mapping[str, PatternHits]
+) -> tuple[Adapter, ...]:
+    ranks, alphas = list(fields.rank_pattern.values()), list(fields.alpha_pattern.values())
+    adapters = []
+    for name, site in hits.items():
+        first_rank, first_alpha = found["rank_pattern"][name], found["alpha_pattern"][name]
+        rank = ranks[first_rank[0]] if first_rank else fields.r
+        alpha = alphas[first_alpha[0]] if first_alpha else fields.lora_alpha
+        if rank < 1:
+            raise RefusedError(
+                f"the rank of {name} is {rank}, and a rank is at least 1; leave the module out"
+            )
+        adapters.append(Adapter(site=site, rank=rank, alpha=alpha))
+    return tuple(adapters)
 
 
-def _by_pattern(
-    patterns: Mapping[str, float], names: Iterable[str], field: str, default: float
-) -> dict[str, float]:
-    """Return the value of the first pattern that matches each name."""
+def _pattern_hits(fields: LoraFields, names: Iterable[str]) -> dict[str, PatternHits]:
+    """Return, by field, which patterns match each name; the first of them decides."""
     listed = list(names)
-    if not patterns:
-        return dict.fromkeys(listed, default)
-    values = list(patterns.values())
-    found = pattern_hits(patterns, listed, field)
-    return {name: values[hits[0]] if hits else default for name, hits in found.items()}
-
-
-def pattern_hits(
-    patterns: Mapping[str, float], names: Iterable[str], field: str
-) -> dict[str, list[int]]:
-    """Return, for each name, the numbers of the patterns that match it, in their order."""
-    hits = matches(list(patterns), names, field=field, form=_PATTERN_FORM)
-    return {name: [hit.number for hit in found] for name, found in hits.items()}
+    both = {"rank_pattern": fields.rank_pattern, "alpha_pattern": fields.alpha_pattern}
+    found: dict[str, PatternHits] = {}
+    for field, patterns in both.items():
+        hits = matches(list(patterns), listed, field=field, form=_PATTERN_FORM)
+        found[field] = {name: [hit.number for hit in each] for name, each in hits.items()}
+    return found

@@ -4,7 +4,7 @@ Copied facts, so that a configuration can be explained without importing PEFT (a
 a test holds every table against the installed PEFT.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # `TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING` in peft/utils/constants.py: what
 # `target_modules=None` means.
@@ -42,24 +42,51 @@ _QWEN2_MOE = {
     "up_proj": "gate_up_proj",
     "down_proj": "down_proj",
 }
+_QWEN2_MOE_TYPES = (
+    "Dots3NoteTextModel",
+    "UnlimitedOcrTextModel",
+    "afmoe",
+    "beam",
+    "cohere2_moe",
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v32",
+    "dots1",
+    "ernie4_5_moe",
+    "exaone_moe",
+    "flex_olmo",
+    "glm4_moe",
+    "glm4_moe_lite",
+    "glm4v_moe",
+    "glm_moe_dsa",
+    "hunyuan_v1_moe",
+    "longcat_flash",
+    "mellum",
+    "olmoe",
+    "qwen3_moe",
+    "qwen3_next",
+    "qwen3_omni_moe",
+    "qwen3_omni_moe_text",
+    "qwen3_omni_moe_thinker",
+    "solar_open",
+)
 RENAMED_EXPERTS: Mapping[str, Mapping[str, str]] = {
     **dict.fromkeys(("minimax", "minimax_m2", "mixtral"), _MIXTRAL),
-    **dict.fromkeys(
-        (
-            "Dots3NoteTextModel UnlimitedOcrTextModel afmoe beam cohere2_moe deepseek_v2 "
-            "deepseek_v3 deepseek_v32 dots1 ernie4_5_moe exaone_moe flex_olmo glm4_moe "
-            "glm4_moe_lite glm4v_moe glm_moe_dsa hunyuan_v1_moe longcat_flash mellum olmoe "
-            "qwen3_moe qwen3_next qwen3_omni_moe qwen3_omni_moe_text qwen3_omni_moe_thinker "
-            "solar_open"
-        ).split(),
-        _QWEN2_MOE,
-    ),
+    **dict.fromkeys(_QWEN2_MOE_TYPES, _QWEN2_MOE),
 }
 FUSED = "gate_up_proj"
 
 # `_check_lora_target_modules_mamba` in peft/tuners/tuners_utils.py.
 MAMBA_TYPES = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
 MAMBA_REFUSED = frozenset({"out_proj", "conv1d"})
+
+
+def mamba_refused(paths: Iterable[str], model_type: str) -> list[str]:
+    """Return the paths that PEFT refuses to adapt in models of a type."""
+    if model_type not in MAMBA_TYPES:
+        return []
+    return sorted(path for path in paths if path.rsplit(".", 1)[-1] in MAMBA_REFUSED)
+
 
 # `MIN_TARGET_MODULES_FOR_OPTIMIZATION` in peft/utils/constants.py: from this many targets on,
 # PEFT replaces them by shorter suffixes.

@@ -15,9 +15,7 @@ def _main() -> None:
     json.dump([_hits(compiled, name, asked["whole"]) for name in asked["names"]], sys.stdout)
 
 
-def _hits(
-    compiled: list[re.Pattern[str]], name: str, whole: bool
-) -> list[tuple[int, str | None]]:
+def _hits(compiled: list[re.Pattern[str]], name: str, whole: bool) -> list[tuple[int, str | None]]:
     found = []
     for number, pattern in enumerate(compiled):
         match = pattern.fullmatch(name) if whole else pattern.match(name)

@@ -112,7 +112,7 @@ class Resolver:
         if isinstance(expression, File):
             return frozenset(self.saved(expression))
         if isinstance(expression, Scoped):
-            return self._narrow(self.select(expression.operand), expression)
+            return self.narrow(self.select(expression.operand), expression)
         left, right = self.select(expression.left), self.select(expression.right)
         if expression.operator == "&":
             return left & right
@@ -129,7 +129,8 @@ class Resolver:
             raise PlacementError(_no_such_name(entry, self.anatomy))
         return hits
 
-    def _narrow(self, paths: Paths, scoped: Scoped) -> Paths:
+    def narrow(self, paths: Paths, scoped: Scoped) -> Paths:
+        """Return those of the paths that lie in the scopes of an expression."""
         # Stacks first, whatever the order in the text: a layer is looked for only in the
         # stacks that are left.
         sites = [site for site in map(self.anatomy.by_path.__getitem__, paths) if site.in_block]

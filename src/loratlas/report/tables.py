@@ -26,7 +26,7 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     ]
     lines += [
         f"{name}: {found['num_failed']} of {found['num_trials']} trials diverged or failed; "
-        "its mean is over the others."
+        + ("no loss is known." if found["loss"] is None else "its mean is over the others.")
         for name, found in results["placements"].items()
         if found["num_failed"]
     ]
@@ -41,18 +41,21 @@ def figure(value: float | None, digits: int = 4) -> str:
 def _loss_table(results: Mapping[str, Any]) -> Table:
     contrasts = {contrast["placement"]: contrast for contrast in results["contrasts"]}
     base = results["base"]
-    rows = {
-        "untuned base": ["0", figure(base["loss"]), figure(base["perplexity"], 2), ""],
-        **{
-            name: [
-                f"{found['trainable_parameters']:,}",
-                _with_interval(found["loss"], found["loss_interval"]),
-                figure(found["perplexity"], 2),
-                _against_baseline(contrasts.get(name)),
-            ]
+    rows = [
+        ("untuned base", ["0", figure(base["loss"]), figure(base["perplexity"], 2), ""]),
+        *(
+            (
+                name,
+                [
+                    f"{found['trainable_parameters']:,}",
+                    _with_interval(found["loss"], found["loss_interval"]),
+                    figure(found["perplexity"], 2),
+                    _against_baseline(contrasts.get(name)),
+                ],
+            )
             for name, found in results["placements"].items()
-        },
-    }
+        ),
+    ]
     headers = ("parameters", "loss", "perplexity", "against baseline")
     return _table(f"{results['study']}: {results['split']} rows", headers, rows)
 
@@ -85,13 +88,14 @@ def _cost_table(results: Mapping[str, Any]) -> Table:
 
 
 def _by_placement(title: str, columns: Sequence[Column], results: Mapping[str, Any]) -> Table:
-    rows = {
-        name: [show(found) for _, show in columns] for name, found in results["placements"].items()
-    }
+    rows = [
+        (name, [show(found) for _, show in columns])
+        for name, found in results["placements"].items()
+    ]
     return _table(title, [header for header, _ in columns], rows)
 
 
-def _table(title: str, headers: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:
+def _table(title: str, headers: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> Table:
     table = Table(
         title=escape(title),
         title_justify="left",
@@ -102,7 +106,7 @@ def _table(title: str, headers: Sequence[str], rows: Mapping[str, Sequence[str]]
     table.add_column("placement", overflow="fold", min_width=12)
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
-    for name, cells in rows.items():
+    for name, cells in rows:
         table.add_row(escape(name), *cells)
     return table
 

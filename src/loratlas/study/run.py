@@ -37,6 +37,7 @@ from loratlas.train.reference import num_steps
 from loratlas.train.trial import TrialSpec
 
 VALIDATION, TEST = "validation", "test"
+_LONGEST = 160
 
 
 def run_study(study: StudySpec, folder: Path, listener: Listener) -> None:
@@ -246,7 +247,9 @@ def _placement_record(resolved: ResolvedPlacement) -> PlacementRecord:
 
 
 def _safe(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
+    # A file name has 255 bytes, and a letter up to four of them.
+    return safe.encode()[:_LONGEST].decode(errors="ignore")
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 
 import torch
@@ -64,12 +66,13 @@ def probe(task: ProbeTask) -> Probe:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
+    others = multiprocessing.active_children()
     try:
         with (
             _interrupts_wait(),
             ProcessPoolExecutor(1, mp_context=context, initializer=_end_quietly) as pool,
         ):
-            return _result(pool.submit(measure, task))
+            return _result(pool.submit(measure, task), others)
     except Exception as error:  # whatever the steps can raise
         raise TrialError(f"{type(error).__name__}: {error}") from error
 
@@ -77,6 +80,7 @@ def probe(task: ProbeTask) -> Probe:
 @contextmanager
 def _interrupts_wait() -> Iterator[None]:
     """Keep Ctrl-C from the processes that start meanwhile: they would answer with tracebacks."""
+    ensure_running()  # whoever starts it has SIGINT unblocked by it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -84,10 +88,16 @@ def _interrupts_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _result(future: Future[Probe]) -> Probe:
-    """Wait for a probe, where Ctrl-C is heard again."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    return future.result()
+def _result(future: Future[Probe], others: Sequence[BaseProcess]) -> Probe:
+    """Wait for a probe, where Ctrl-C is heard again; then the probe is not waited for."""
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        return future.result()
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        raise
 
 
 def _end_quietly() -> None:

@@ -1,0 +1,185 @@
+"""How true are plans, and how fast? Run: ``python benchmarks/planner.py [--quick] [--json FILE]``.
+
+Small random models of several families are trained for a step with PEFT. FLOPs are held against
+``torch.utils.flop_counter.FlopCounterMode`` under eager attention and eager experts (its counts
+for fused ones are zero on a CPU); peak memory against the sum of the profiler's allocation
+events. Then 100 placements of a Llama-3.1-8B shape are planned against the clock.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from loratlas.anatomy.read import read
+from loratlas.anatomy.sites import Anatomy
+from loratlas.cost.blueprint import read_blueprint
+from loratlas.cost.plan import Estimator
+from loratlas.cost.setting import Attention, Setting, Workload
+from loratlas.placement.placement import Placement, place
+
+_SMALL = {"vocab_size": 512, "max_position_embeddings": 256}
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 64, "n_layer": 4,
+        "n_head": 4, "n_positions": 256, "vocab_size": 512,
+    },
+    "llama": {
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64,
+        "intermediate_size": 160, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "tie_word_embeddings": False, **_SMALL,
+    },
+    "qwen3": {
+        "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_size": 64,
+        "intermediate_size": 160, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 32, **_SMALL,
+    },
+    "bert": {
+        "model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_size": 64,
+        "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, **_SMALL,
+    },
+    "t5": {
+        "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "d_model": 64,
+        "d_kv": 16, "d_ff": 160, "num_layers": 3, "num_decoder_layers": 4, "num_heads": 4,
+        "vocab_size": 512, "decoder_start_token_id": 0,
+    },
+    "mixtral": {
+        "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "hidden_size": 64,
+        "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2,
+        "tie_word_embeddings": False, **_SMALL,
+    },
+}  # fmt: skip
+RULES = (
+    "all",
+    "attention",
+    "feed_forward",
+    "all @ last(1)",
+    "all @ last(2)",
+    "all @ layers(50%..)",
+    "attention.o @ layers(1)",
+    "attention.q | attention.qkv",
+    "feed_forward.down",
+    "feed_forward.down @ last(1)",
+    "head",
+    "embedding",
+)
+LLAMA_8B = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+_IGNORED = -100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One placement of one model on one batch."""
+
+    anatomy: Anatomy
+    config: dict[str, Any]
+    placement: Placement
+    workload: Workload
+    attention: Attention = "eager"
+    lora_dropout: float = 0.0
+    base_dropout: float = 0.0
+
+    def setting(self) -> Setting:
+        return Setting(
+            blueprint=read_blueprint(self.config, base_dropout=self.base_dropout),
+            workload=self.workload,
+            dropout=self.lora_dropout,
+            attention=self.attention,
+        )
+
+
+def read_config(config: dict[str, Any]) -> Anatomy:
+    """Return the anatomy of a configuration."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(config))
+        return read(folder, cache=False)
+
+
+def build(case: Case) -> Any:
+    """Return the small random model of a case with PEFT's adapters in it, ready to train."""
+    import torch
+    import transformers
+    from peft import get_peft_model
+    from transformers import CONFIG_MAPPING
+
+    from loratlas.train.base import set_dropout
+
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[case.config["model_type"]].from_dict(dict(case.config))
+    set_dropout(config, case.base_dropout)
+    config.use_cache = False
+    config._attn_implementation = case.attention
+    config._experts_implementation = "eager"
+    model = getattr(transformers, case.config["architectures"][0])(config)
+    model.config.use_cache = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tied heads are wanted here
+        return get_peft_model(model, case.placement.to_peft(dropout=case.lora_dropout)).train()
+
+
+def batch(case: Case) -> dict[str, Any]:
+    """Return one batch of the case's shape; its last row is short if the case is padded."""
+    import torch
+
+    workload, vocabulary = case.workload, case.config["vocab_size"]
+    shape = (workload.rows, workload.tokens)
+    ids = torch.randint(5, vocabulary, shape)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones(shape, dtype=torch.long)}
+    if workload.padded:
+        inputs["attention_mask"][-1, workload.tokens // 2 :] = 0
+    labels = ids.clone()
+    if workload.decoder_tokens is not None:
+        labels = torch.randint(5, vocabulary, (workload.rows, workload.decoder_tokens))
+    return {**inputs, "labels": labels}
+
+
+def counted_flops(case: Case) -> tuple[int, int]:
+    """Return PyTorch's count of a step's operations, forward and backward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, inputs = build(case), batch(case)
+    with FlopCounterMode(display=False) as counter:
+        loss = model(**inputs).loss
+        forward = counter.get_total_flops()
+        if loss.requires_grad:
+            loss.backward()
+    return forward, counter.get_total_flops() - forward
+
+
+def measured_memory(case: Case) -> int:
+    """Return the most bytes of tensors in use during a step that is not the first."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    model, inputs = build(case), batch(case)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+
+    def step() -> None:
+        model(**inputs).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    resident = sum(p.numel() * p.element_size() for p in model.parameters())
+    state = sum(v.numel() * 4 for s in optimizer.state.values() for v in s.values())
+    return resident + state + peak + sum(t.numel() * 8 for t in inputs.values())

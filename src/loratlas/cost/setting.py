@@ -1,0 +1,113 @@
+"""Which step is accounted for: the rows of a batch, the adapters, how the base is run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from loratlas.cost.blueprint import Blueprint
+from loratlas.cost.tape import FLOAT32, Tape
+
+Attention = Literal["sdpa", "eager"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """The rows of an optimiser step.
+
+    Attributes:
+        rows: rows of the largest micro-batch.
+        tokens: its length with padding, of the encoder's rows where there is an encoder.
+        decoder_tokens: length of the decoder's rows beside an encoder's.
+        tokens_per_step: tokens of a step, padding included, on average.
+        pairs_per_step: rows times squared length of a step, on average.
+        passes: micro-batches of a step, on average.
+        padded: whether rows of one batch differ in length, so that attention takes a mask.
+    """
+
+    rows: int
+    tokens: int
+    decoder_tokens: int | None = None
+    tokens_per_step: float
+    pairs_per_step: float
+    passes: float = 1
+    padded: bool = False
+
+    @classmethod
+    def alike(
+        cls,
+        rows: int,
+        tokens: int,
+        *,
+        decoder_tokens: int | None = None,
+        passes: int = 1,
+        padded: bool = False,
+    ) -> Self:
+        """Return the workload whose micro-batches all have one shape."""
+        return cls(
+            rows=rows,
+            tokens=tokens,
+            decoder_tokens=decoder_tokens,
+            tokens_per_step=passes * rows * tokens,
+            pairs_per_step=passes * rows * tokens**2,
+            passes=passes,
+            padded=padded,
+        )
+
+    @classmethod
+    def of_batches(cls, batches: Sequence[Sequence[int]], num_steps: int) -> Self:
+        """Return the workload of micro-batches, given the lengths of their rows.
+
+        Args:
+            batches: the micro-batches of `num_steps` steps, each the lengths of its rows.
+            num_steps: optimiser steps that the micro-batches make up.
+        """
+        shapes = [(len(lengths), max(lengths)) for lengths in batches]
+        rows, tokens = max(shapes, key=lambda shape: (shape[0] * shape[1], shape[1]))
+        return cls(
+            rows=rows,
+            tokens=tokens,
+            tokens_per_step=sum(r * t for r, t in shapes) / num_steps,
+            pairs_per_step=sum(r * t * t for r, t in shapes) / num_steps,
+            passes=len(batches) / num_steps,
+            padded=any(min(lengths) < max(lengths) for lengths in batches),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """Everything that a step depends on apart from where adapters go.
+
+    Attributes:
+        blueprint: how the model's blocks are put together.
+        workload: the rows.
+        dropout: dropout on the adapters' input.
+        width: bytes of one element of the base, 4 or 2.
+        attention: one kernel, or plain steps.
+        on_cpu: whether dropout keeps a float for each element.
+    """
+
+    blueprint: Blueprint
+    workload: Workload
+    dropout: float = 0.0
+    width: int = FLOAT32
+    attention: Attention = "sdpa"
+    on_cpu: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pass:
+    """A forward pass under way: its account, its setting, the rank of every adapted site."""
+
+    tape: Tape
+    setting: Setting
+    ranks: Mapping[str, int]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the micro-batch."""
+        return self.setting.workload.rows
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """How the model's blocks are put together."""
+        return self.setting.blueprint

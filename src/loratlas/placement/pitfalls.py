@@ -1,0 +1,276 @@
+"""Which pitfalls does a LoRA configuration step into on a model, though PEFT takes it?
+
+One small function per code. Where PEFT says nothing, or something else, the message says what
+really happens.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from loratlas.anatomy.sites import Anatomy, Site
+from loratlas.placement.peft_config import ends
+from loratlas.placement.peft_matching import (
+    ALL_LINEAR,
+    Names,
+    Wrapped,
+    names_of,
+    shortened,
+)
+from loratlas.placement.peft_tables import RENAMED_EXPERTS, SHORTENED_FROM
+from loratlas.placement.placement_lints import Lint, groups_of, groups_text, layers_text
+from loratlas.placement.rank_pitfalls import rank_pitfalls
+from loratlas.placement.resolve import roles_of
+
+_MOST_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Case:
+    """What the pitfalls look at."""
+
+    wrapped: Wrapped
+    anatomy: Anatomy
+    names: Names
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The entries of a list of targets; none where the targets are one text, or missing."""
+        given = self.wrapped.given.target_modules
+        return () if given is None or isinstance(given, str) else given
+
+    @property
+    def hits(self) -> Mapping[str, Site]:
+        """Everything that is hit, by the name that PEFT has for it."""
+        return {**self.wrapped.modules, **self.wrapped.parameters}
+
+
+def pitfalls(wrapped: Wrapped, anatomy: Anatomy) -> Iterator[Lint]:
+    """Yield every pitfall of a configuration that PEFT takes."""
+    case = _Case(wrapped=wrapped, anatomy=anatomy, names=names_of(anatomy))
+    checks = (
+        _dead_target,
+        _dead_exclude,
+        _ambiguous_name,
+        _layer_out_of_range,
+        _layers_ignored,
+        _wrong_layer,
+        _experts_renamed,
+        _expression_widened,
+        _suffixes_saved,
+    )
+    for check in checks:
+        yield from check(case)
+    yield from rank_pitfalls(wrapped)
+
+
+def _dead_target(case: _Case) -> Iterator[Lint]:
+    """A target that hits nothing: PEFT says so only when all of them do."""
+    alive = _alive(case.hits)
+    parameters = case.wrapped.given.target_parameters
+    renamed = RENAMED_EXPERTS.get(case.anatomy.model_type, {})
+    dead = [
+        entry
+        for entry in dict.fromkeys(case.entries)
+        if entry not in alive and entry.rsplit(".", 1)[-1] not in renamed
+    ]
+    dead += [entry for entry in dict.fromkeys(parameters) if entry not in alive]
+    if dead:
+        reasons = "; ".join(f"{entry} {_why_dead(entry, case)}" for entry in dead[:_MOST_SHOWN])
+        more = f"; and {len(dead) - _MOST_SHOWN} more" if len(dead) > _MOST_SHOWN else ""
+        yield Lint(
+            code="dead-target", message=f"{_count(dead, 'target')} hit nothing: {reasons}{more}"
+        )
+
+
+def _why_dead(entry: str, case: _Case) -> str:
+    if entry in _alive(case.names.modules):
+        return "is left out by layers_to_transform, exclude_modules or modules_to_save"
+    bare = {name for name, site in case.names.parameters.items() if site.kind == "expert"}
+    if entry in _alive(bare):
+        return "is a parameter, which target_parameters reaches and target_modules does not"
+    near = _nearest(entry, case.anatomy)
+    return f"is no linear map or embedding of {case.anatomy.model}{near}"
+
+
+def _dead_exclude(case: _Case) -> Iterator[Lint]:
+    """An entry of ``exclude_modules`` that leaves nothing out."""
+    exclude = case.wrapped.given.exclude_modules
+    if exclude is None or isinstance(exclude, str):
+        return
+    known = _alive([*case.names.modules, *case.names.containers])
+    dead = [entry for entry in exclude if entry not in known]
+    if dead:
+        near = _nearest(dead[0], case.anatomy)
+        yield Lint(
+            code="dead-exclude",
+            message=f"exclude_modules: {', '.join(dead[:_MOST_SHOWN])} leaves nothing out{near}",
+        )
+
+
+def _ambiguous_name(case: _Case) -> Iterator[Lint]:
+    """A name that stands in blocks of different kinds, as GPT-2's c_proj does."""
+    found: dict[str, list[Site]] = {entry: [] for entry in case.entries}
+    for name, site in case.wrapped.modules.items():
+        for entry in (name, *ends(name)):
+            if entry in found:
+                found[entry].append(site)
+    for entry, sites in found.items():
+        groups = groups_of(sites)
+        if len(groups) > 1:
+            yield Lint(
+                code="ambiguous-name",
+                message=f"the target {entry} stands in {groups_text(groups)}",
+            )
+
+
+def _layer_out_of_range(case: _Case) -> Iterator[Lint]:
+    """A layer that is not there, or a negative one: PEFT drops it in silence."""
+    layers = case.wrapped.given.layers_to_transform
+    there = {layer for layer in case.wrapped.layers.values() if layer is not None}
+    if layers is None or not there:
+        return
+    chosen = (layers,) if isinstance(layers, int) else layers
+    dropped = [layer for layer in dict.fromkeys(chosen) if layer not in there]
+    if dropped:
+        given = ", ".join(map(str, dropped[:_MOST_SHOWN]))
+        yield Lint(
+            code="layer-out-of-range",
+            message=(
+                f"layers_to_transform: {given} {'is' if len(dropped) == 1 else 'are'} not there "
+                f"and dropped; the targets stand in layers {layers_text(there)}, and PEFT does "
+                "not count from the end"
+            ),
+        )
+
+
+def _layers_ignored(case: _Case) -> Iterator[Lint]:
+    """Sites outside the chosen layers that are adapted all the same, or a choice of none."""
+    layers = case.wrapped.given.layers_to_transform
+    if layers is None:
+        return
+    if layers == ():
+        yield Lint(
+            code="layers-ignored",
+            message="layers_to_transform is an empty list, which means every layer, not none",
+        )
+        return
+    chosen = {layers} if isinstance(layers, int) else set(layers)
+    outside = [
+        name
+        for name, site in case.hits.items()
+        if name not in case.wrapped.layers and site.layer not in chosen
+    ]
+    if outside:
+        yield Lint(
+            code="layers-ignored",
+            message=(
+                f"layers_to_transform does not hold for {_count(outside, 'site')}, such as "
+                f"{outside[0]}: PEFT looks for a layer neither in a name that is given in full "
+                "nor in parameters"
+            ),
+        )
+
+
+def _wrong_layer(case: _Case) -> Iterator[Lint]:
+    """A number in a path that PEFT takes for the layer, and that is none."""
+    wrong = [
+        (name, layer)
+        for name, layer in case.wrapped.layers.items()
+        if layer is not None and name in case.wrapped.modules
+        if case.anatomy.by_path[name].layer != layer
+    ]
+    if wrong:
+        name, layer = wrong[0]
+        yield Lint(
+            code="wrong-layer",
+            message=(
+                f"{len(wrong)} sites are taken for another layer than theirs: PEFT reads layer "
+                f"{layer} in {name}, which is layer {case.anatomy.by_path[name].layer}"
+            ),
+        )
+
+
+def _experts_renamed(case: _Case) -> Iterator[Lint]:
+    """An older name of experts: PEFT targets the experts of every layer, and nothing else."""
+    table = RENAMED_EXPERTS.get(case.anatomy.model_type)
+    if table is None:
+        return
+    old = [entry for entry in case.entries if entry.rsplit(".", 1)[-1] in table]
+    if not old:
+        return
+    lasts = {entry.rsplit(".", 1)[-1] for entry in old}
+    left = [
+        path
+        for path in case.names.modules
+        if path.rsplit(".", 1)[-1] in lasts and path not in case.wrapped.modules
+    ]
+    also = (
+        f"; {_count(left, 'module')} of that name in dense blocks or shared experts, such as "
+        f"{left[0]}, are not adapted"
+        if left
+        else ""
+    )
+    new = ", ".join(sorted({table[name] for name in lasts}))
+    yield Lint(
+        code="experts-renamed",
+        message=(
+            f"{', '.join(old[:_MOST_SHOWN])}: PEFT takes this for older names of experts or "
+            f"routers and adapts the parameters {new} of every layer{also}"
+        ),
+    )
+
+
+def _expression_widened(case: _Case) -> Iterator[Lint]:
+    """One text of targets on a model with renamed experts: PEFT keeps the last names only."""
+    given, read = case.wrapped.given.target_modules, case.wrapped.fields.target_modules
+    if not isinstance(given, str) or isinstance(read, str) or given.lower() == ALL_LINEAR:
+        return
+    yield Lint(
+        code="expression-widened",
+        message=(
+            f"target_modules {given[:80]!r}: in models of type {case.anatomy.model_type} PEFT "
+            f"keeps only the last names of what it hits ({', '.join(read or ()) or 'none'}"
+            f"{_and_parameters(case)}) and adapts those in every layer"
+        ),
+    )
+
+
+def _and_parameters(case: _Case) -> str:
+    added = set(case.wrapped.fields.target_parameters) - set(case.wrapped.given.target_parameters)
+    return f" and the parameters {', '.join(sorted(added))}" if added else ""
+
+
+def _suffixes_saved(case: _Case) -> Iterator[Lint]:
+    """A long list of targets, which PEFT shortens to suffixes and saves in that form."""
+    targets = case.wrapped.fields.target_modules
+    if targets is None or isinstance(targets, str) or len(set(targets)) < SHORTENED_FROM:
+        return
+    short = shortened(set(targets), [*case.names.modules, *case.names.containers])
+    if len(short) < len(set(targets)):
+        yield Lint(
+            code="suffixes-saved",
+            message=(
+                f"PEFT replaces the {len(set(targets))} targets by {len(short)} suffixes, such as "
+                f"{min(short)}, and saves those; on a model with other layers they hit other sites"
+            ),
+        )
+
+
+def _alive(names: Iterable[str]) -> set[str]:
+    """Return everything that is a name, or a dotted suffix of one."""
+    return {end for name in names for end in (name, *ends(name))}
+
+
+def _nearest(entry: str, anatomy: Anatomy) -> str:
+    """Return ``(did you mean X?)``, or the names that there are by their roles."""
+    depth = entry.count(".") + 1
+    tails = {".".join(path.split(".")[-depth:]) for path in anatomy.by_path}
+    near = get_close_matches(entry[:200], sorted(tails), n=1)
+    if near:
+        return f" (did you mean {near[0]}?)"
+    return f"; its roles are {roles_of(anatomy.sites)}" if depth == 1 else ""
+
+
+def _count(things: Sized, noun: str) -> str:
+    return f"{len(things)} {noun}{'s' if len(things) != 1 else ''}"
