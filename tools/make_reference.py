@@ -246,14 +246,18 @@ def rules_page() -> Iterator[str]:
     yield table(("form", "what it selects"), forms)
     yield "## Warnings"
     yield f"{rst(lints.__doc__, skip=1)} `loratlas place` and `loratlas plan` print them."
-    yield table(("code", "what was found"), sorted(_lint_codes()))
+    yield table(("code", "what was found"), sorted(_lint_codes("*lints.py")))
+    pitfalls = sorted(set(_lint_codes("*pitfalls.py")))
+    if pitfalls:
+        yield "## Findings about a PEFT configuration"
+        yield table(("code", "what was found"), pitfalls)
     yield "## The grammar that is parsed"
     yield f"```text\n{grammar._GRAMMAR.strip()}\n```"
 
 
-def _lint_codes() -> Iterator[tuple[str, str]]:
+def _lint_codes(files: str) -> Iterator[tuple[str, str]]:
     """Yield the code of every lint, and the docstring of the function that finds it."""
-    for path in sorted(Path(lints.__file__).parent.glob("*lints.py")):
+    for path in sorted(Path(lints.__file__).parent.glob(files)):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.FunctionDef):
                 continue

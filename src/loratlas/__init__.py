@@ -1,7 +1,6 @@
 """Find out where in a transformer LoRA adapters should go.
 
-The names below are loaded when they are first used, so that importing the package costs
-nothing.
+The names below are loaded when they are first used, so that importing the package costs nothing.
 """
 
 from importlib import import_module
@@ -9,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loratlas.anatomy.read import read
+    from loratlas.placement.explain import explain, lint
     from loratlas.placement.placement import place
+    from loratlas.train.verify import verify
 
-__all__ = ["place", "read"]
+__all__ = ["explain", "lint", "place", "read", "verify"]
 
-_HOMES = {"read": "loratlas.anatomy.read", "place": "loratlas.placement.placement"}
+_HOMES = {
+    "explain": "loratlas.placement.explain",
+    "lint": "loratlas.placement.explain",
+    "place": "loratlas.placement.placement",
+    "read": "loratlas.anatomy.read",
+    "verify": "loratlas.train.verify",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -21,3 +28,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'loratlas' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

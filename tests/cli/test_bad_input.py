@@ -510,7 +510,6 @@ def test_a_schema_that_cannot_be_written(refused, tmp_path):
         (["anatmy"], "No such command 'anatmy'. Did you mean 'anatomy'?"),
         (["anatomy"], "Missing argument 'MODEL'"),
         (["run"], "Missing argument 'STUDY'"),
-        (["place", "demo:gpt2"], "Missing argument 'RULE'"),
         (["anatomy", "demo:gpt2", "--jsn"], "No such option: --jsn"),
         (["place", "demo:gpt2", "all", "--rank", "x"], "Invalid value for '--rank'"),
         (["place", "demo:gpt2", "all", "--scaling", "rslor"], "'rslor' is not one of"),

@@ -7,8 +7,10 @@ import pytest
 
 import anatomies
 from loratlas.errors import NotYetError, PlacementError
-from loratlas.placement.peft_config import adapter_config, read_peft, to_peft
+from loratlas.placement.explain import read_peft
+from loratlas.placement.peft_config import adapter_config, to_peft
 from loratlas.placement.placement import Placement, place
+from tiny_models import gpt2, llama, mixtral, qwen3_moe, t5
 
 GPT2 = anatomies.gpt2(width=32, layers=3, vocabulary=64)
 DEEP = anatomies.gpt2(width=32, layers=12, vocabulary=64)
@@ -19,78 +21,6 @@ QWEN3_MOE = anatomies.qwen3_moe()
 NESTED = anatomies.nested()
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
-
-
-def gpt2(layers=3):
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(n_embd=32, n_layer=layers, n_head=4, n_positions=16, vocab_size=64)
-    return GPT2LMHeadModel(config)
-
-
-def llama():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=64,
-        tie_word_embeddings=False,
-    )
-    return LlamaForCausalLM(config)
-
-
-def t5():
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    config = T5Config(
-        d_model=32,
-        d_kv=8,
-        num_heads=4,
-        d_ff=64,
-        num_layers=2,
-        num_decoder_layers=3,
-        vocab_size=64,
-        decoder_start_token_id=0,
-    )
-    return T5ForConditionalGeneration(config)
-
-
-def mixtral():
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    config = MixtralConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=4,
-        vocab_size=64,
-    )
-    return MixtralForCausalLM(config)
-
-
-def qwen3_moe():
-    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
-
-    config = Qwen3MoeConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        moe_intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        num_experts=4,
-        num_experts_per_tok=2,
-        mlp_only_layers=[0],
-        vocab_size=64,
-    )
-    return Qwen3MoeForCausalLM(config)
 
 
 def nested():
@@ -324,15 +254,19 @@ def test_a_configuration_with_suffixes_reads_as_peft_applies_it():
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        ({"target_modules": ["valu_proj"]}, PlacementError, "target valu_proj matches no site of"),
-        ({"target_modules": "all-linear"}, NotYetError, "all-linear is not read yet"),
-        ({"target_modules": None}, NotYetError, "without target_modules"),
+        ({"target_modules": ["q_proj", "valu_proj"]}, PlacementError, "valu_proj is no linear map"),
+        ({"target_modules": ["valu_proj"]}, PlacementError, "it hits nothing"),
         (
-            {"target_modules": ["q_proj"], "layers_to_transform": [0]},
-            NotYetError,
-            "a configuration with layers_to_transform is not read yet",
+            {"target_modules": "all-linear", "layers_to_transform": [0]},
+            PlacementError,
+            "layers_to_transform cannot be used when target_modules is one text",
         ),
         ({"peft_type": "ADALORA"}, NotYetError, "of peft_type ADALORA is not read yet"),
+        (
+            {"target_modules": ["q_proj"], "layer_replication": [[0, 2]]},
+            NotYetError,
+            "a configuration with layer_replication is not read yet",
+        ),
     ],
 )
 def test_a_configuration_that_is_not_read_is_told(config, error, message):
@@ -341,9 +275,15 @@ def test_a_configuration_that_is_not_read_is_told(config, error, message):
     assert message in str(told.value)
 
 
-def test_a_file_that_is_no_configuration_is_told(tmp_path):
-    with pytest.raises(PlacementError, match="cannot be read as a LoRA configuration"):
-        read_peft(tmp_path, LLAMA)
+def test_what_mamba_kernels_read_directly_is_refused_before_peft_does():
+    sites = [
+        anatomies.site(f"backbone.layers.0.mixer.{name}", role, 8, 8, stack="decoder", layer=0)
+        for name, role in (("in_proj", "recurrent.in_proj"), ("out_proj", "recurrent.out_proj"))
+    ]
+    mamba = anatomies.anatomy("mamba", {"decoder": 1}, sites, 1_000, tied_head=False)
+    with pytest.raises(PlacementError, match=r"PEFT does not adapt backbone\.layers\.0\.mixer\.out"):
+        to_peft(place(mamba, "recurrent"))
+    assert to_peft(place(mamba, "recurrent - names(out_proj)")).r == 8
 
 
 def test_a_placement_read_back_equals_its_algebra():

@@ -89,7 +89,6 @@ def outputs_of_attention(maps: Sequence[Node], roles: Roles) -> None:
         for gate in _gates(behind, known, roles):
             if roles.together(gate, node):
                 roles.give(gate, _family(read[node.path]), "gate")
-    _second_halves(maps, roles)
 
 
 def _gates(behind: list[Node], known: dict[int, bool], roles: Roles) -> list[Node]:
@@ -104,15 +103,27 @@ def _gates(behind: list[Node], known: dict[int, bool], roles: Roles) -> list[Nod
     return gates
 
 
-def _second_halves(maps: Sequence[Node], roles: Roles) -> None:
-    """Find the map that comes up from a low-rank output projection: it is output too."""
+def low_rank_outputs(maps: Sequence[Node], roles: Roles) -> None:
+    """Find the map that comes up from a low-rank output projection: it is output too.
+
+    The first of the two does not have the width of the stream, and the second has.
+    """
+    widths: dict[object, set[int]] = defaultdict(set)
     for node in maps:
-        if not (node.inputs and roles.free(node)):
-            continue
-        before = _latents(node, roles)
+        role = roles.found.get(node.path)
+        if role is not None and role.part in _READ_STREAM:
+            widths[roles.block_of.get(node.path)].add(node.d_in)
+    for node in maps:
+        before = _latents(node, roles) if node.inputs and roles.free(node) else []
         found = {roles.found.get(n.path) for n in before}
-        if len(found) == 1 and (role := found.pop()) is not None and role.part == "o":
+        if len(found) != 1 or (role := found.pop()) is None or role.part != "o":
+            continue
+        stream = widths[roles.block_of.get(node.path)]
+        if node.d_out in stream and not any(n.d_out in stream for n in before):
             roles.give(node, role.family, "o")
+
+
+_READ_STREAM = frozenset({"q", "k", "v", "qkv", "kv", "qk", "q_down", "kv_down"})
 
 
 _PASSING = frozenset(

@@ -143,6 +143,10 @@ def _remote_model(source: Source, revision: str | None) -> PreTrainedModel:
 
 
 def _ready(model: PreTrainedModel) -> PreTrainedModel:
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.is_meta:  # made by a constructor that knows no device
+                setattr(module, name, nn.Parameter(parameter.to("meta")))
     model.tie_weights()
     model.train(False)
     return model

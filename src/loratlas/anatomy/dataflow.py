@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from loratlas.anatomy.attention import (
     inputs_of_attention,
     latent_attention,
+    low_rank_outputs,
     outputs_of_attention,
     routers_of_attention,
 )
@@ -43,6 +44,7 @@ def find_roles(
     latent_attention(linear, roles)
     routers_of_attention(linear, roles)
     feed_forward(linear, roles)
+    low_rank_outputs(linear, roles)
     recurrence(linear, roles, causal=causal)
     find_reasons(linear, attentions, roles)
     return roles

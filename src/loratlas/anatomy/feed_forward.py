@@ -15,15 +15,12 @@ class _Arrival:
     Attributes:
         node: the map.
         part: the slice of its output, 0 for all of it.
-        activations: through how many activations it came, at most `_MOST`.
+        activations: the activations it came through.
     """
 
     node: Node
     part: int
-    activations: int
-
-
-_MOST = 3
+    activations: frozenset[int]
 
 
 _ROUTED = frozenset({Family.EXPERT, Family.ROUTER})
@@ -34,12 +31,11 @@ def feed_forward(maps: Sequence[Node], roles: Roles) -> None:
 
     Experts come first: a router with a hidden layer looks like a dense block of its own.
     """
-    found = list(_patterns(maps, roles))
-    for pattern, family in found:
+    for pattern, family in list(_patterns(maps, roles)):
         if family in _ROUTED:
             _give(pattern, family, roles)
     _whole_routers(maps, roles)
-    dense = [pattern for pattern, family in found if family is Family.FEED_FORWARD]
+    dense = [pattern for pattern, _ in _patterns(maps, roles)]
     for pattern in dense:
         if all(roles.free(node) for node in pattern.values()):
             beside = _beside_experts(pattern["down"], roles)
@@ -58,7 +54,8 @@ def _patterns(maps: Sequence[Node], roles: Roles) -> Iterator[tuple[dict[str, No
     for down in maps:
         if not (down.inputs and roles.free(down)):
             continue
-        pattern = _pattern(_arrivals(down.inputs[0]))
+        arrivals = _arrivals(down.inputs[0], roles)
+        pattern = _pattern([a for a in arrivals or () if not roles.is_router(a.node)])
         inner = list(pattern.values())
         if not inner or _scales_stream(down):
             continue
@@ -72,8 +69,7 @@ def _whole_routers(maps: Sequence[Node], roles: Roles) -> None:
         return
     for node in reversed(maps):
         fed = consumers(node) if roles.free(node) else []
-        known = [roles.found.get(n.path) for n in fed]
-        if fed and all(role is not None and role.family is Family.ROUTER for role in known):
+        if fed and all(roles.is_router(n) for n in fed):
             roles.give(node, Family.ROUTER)
 
 
@@ -100,7 +96,7 @@ def _gate_of_result(pattern: dict[str, Node], roles: Roles) -> None:
                 roles.give(gate, role.family, "gate")
 
 
-def _pattern(arrivals: set[_Arrival] | None) -> dict[str, Node]:
+def _pattern(arrivals: Sequence[_Arrival]) -> dict[str, Node]:
     """Return which map is up, gate or both, an empty dictionary if neither fits.
 
     Where both factors of a gated block pass through an activation (a soft cap), the gate
@@ -108,13 +104,13 @@ def _pattern(arrivals: set[_Arrival] | None) -> dict[str, Node]:
     count as one.
     """
     nodes: dict[tuple[str, int], Node] = {}
-    activations: dict[tuple[str, int], int] = {}
-    for arrival in arrivals or ():
+    activations: dict[tuple[str, int], set[int]] = {}
+    for arrival in arrivals:
         key = (arrival.node.path, arrival.part)
         nodes[key] = arrival.node
-        activations[key] = max(activations.get(key, 0), arrival.activations)
-    ordered = sorted(activations, key=activations.__getitem__)
-    counts = [activations[key] for key in ordered]
+        activations.setdefault(key, set()).update(arrival.activations)
+    ordered = sorted(activations, key=lambda key: len(activations[key]))
+    counts = [len(activations[key]) for key in ordered]
     if len(ordered) == 1 and counts[0]:
         return {"up": nodes[ordered[0]]}
     if len(ordered) != 2 or counts[0] == counts[1]:
@@ -126,11 +122,11 @@ def _pattern(arrivals: set[_Arrival] | None) -> dict[str, Node]:
 _ELEMENTWISE = frozenset({Kind.SLICE, Kind.ACTIVATION, Kind.MULTIPLY, Kind.MERGE, Kind.ADD})
 
 
-def _arrivals(start: Node) -> set[_Arrival] | None:
+def _arrivals(start: Node, roles: Roles) -> set[_Arrival] | None:
     """Return how maps arrive at a value; None if anything else does, such as the stream."""
     found: set[_Arrival] = set()
-    todo = [(start, 0, 0)]
-    seen: set[tuple[int, int, int]] = set()
+    todo = [(start, 0, frozenset[int]())]
+    seen: set[tuple[int, int, frozenset[int]]] = set()
     while todo:
         node, part, activations = todo.pop()
         if (id(node), part, activations) in seen:
@@ -139,18 +135,39 @@ def _arrivals(start: Node) -> set[_Arrival] | None:
         if node.kind is Kind.MAP:
             found.add(_Arrival(node, part, activations))
             continue
-        if node.kind is Kind.CHOICE:
+        if node.kind is Kind.CHOICE or _is_routing(node, roles):
             continue
-        if node.kind not in _ELEMENTWISE or (node.kind is Kind.ADD and _is_residual(node)):
+        main = _main_of_sum(node) if node.kind is Kind.ADD else None
+        if node.kind not in _ELEMENTWISE or (main is None and _is_residual(node)):
             return None
         part = id(node) if node.kind is Kind.SLICE else part
-        activations = min(_MOST, activations + (node.kind is Kind.ACTIVATION))
-        todo += [(n, part, activations) for n in node.inputs]
+        if node.kind is Kind.ACTIVATION:
+            activations |= {id(node)}
+        inputs = node.inputs if main is None else (main,)
+        todo += [(n, part, activations) for n in inputs]
     return found
+
+
+def _is_routing(node: Node, roles: Roles) -> bool:
+    """Whether a value is the share of each expert, made by a router."""
+    if node.kind is not Kind.SOFTMAX:
+        return False
+    maps = nearest_maps(node)
+    return bool(maps) and all(roles.is_router(n) for n in maps)
+
+
+def _main_of_sum(node: Node) -> Node | None:
+    """Return the side of a sum that a low-rank path beside it only corrects, None without."""
+    if len(node.inputs) != 2 or any(n.kind is not Kind.MAP for n in node.inputs):
+        return None
+    low, main = sorted(node.inputs, key=lambda n: n.d_in)
+    return main if low.d_in < main.d_in and low.d_out == main.d_out else None
 
 
 def _is_residual(node: Node) -> bool:
     """Whether a sum joins different sources, rather than functions of one map."""
+    if node.kind is not Kind.ADD:
+        return False
     sources = {id(n) for n in walk(node, lambda n: n.inputs, SOURCES) if n.kind in SOURCES}
     return len(sources) > 1
 

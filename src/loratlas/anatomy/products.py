@@ -66,16 +66,22 @@ _TRANSPARENT = frozenset(
 )
 
 
-def scores_behind(weights: Node) -> Node | None:
+def scores_behind(weights: Node, streams: int) -> Node | None:
     """Return the product of query and key that attention weights were made from.
 
     None if `weights` never went through a softmax. Of several products (content and
-    position) the one is taken whose two sides both depend on an input of the model.
+    position) the one is taken whose two sides both depend on a stream of the model, else
+    on a learned table at least.
+
+    Args:
+        weights: what the values are multiplied with.
+        streams: the bits of the streams in a node's leaves.
     """
     softmaxes = [n for n in _behind(weights) if n.kind is Kind.SOFTMAX]
     scores = [n for s in softmaxes for n in _behind(s) if n.kind is Kind.CONTRACTION]
-    content = [n for n in scores if all(side.leaves for side in n.inputs)]
-    return next(iter(content or scores), None)
+    content = [n for n in scores if all(side.leaves & streams for side in n.inputs)]
+    learned = [n for n in scores if all(side.leaves for side in n.inputs)]
+    return next(iter(content or learned or scores), None)
 
 
 def _behind(node: Node) -> Iterator[Node]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from loratlas.anatomy.graph import SOURCES, Kind, Node, nearest_maps, walk
+from loratlas.anatomy.graph import SOURCES, Kind, Node, consumers, nearest_maps, walk
 from loratlas.anatomy.roles import Roles
 
 UNKNOWN = "neither attention nor a feed-forward pattern in the forward pass"
@@ -19,9 +19,11 @@ _LINEAR = "a linear path of its own, without an activation"
 def find_reasons(maps: Sequence[Node], attentions: Sequence[Node], roles: Roles) -> None:
     """Note for each map inside a block without a role what it does instead."""
     shifting = {id(n) for attention in attentions for n in _behind_scores(attention)}
-    for node in maps:
+    for node in reversed(maps):
         if roles.free(node):
-            roles.why.setdefault(node.path, _reason(node, shifting))
+            fed = {roles.why.get(n.path) for n in consumers(node, stop_at_sums=True)}
+            known = fed.pop() if len(fed) == 1 else None
+            roles.why.setdefault(node.path, known or _reason(node, shifting))
 
 
 def _behind_scores(attention: Node) -> list[Node]:
@@ -50,7 +52,8 @@ def _reason(node: Node, shifting: set[int]) -> str:
 
 
 def _reason_by_activation(node: Node, kinds: set[Kind]) -> str:
-    before = {n.kind for value in node.inputs for n in walk(value, lambda n: n.inputs, SOURCES)}
+    stop = SOURCES | {Kind.ADD}
+    before = {n.kind for value in node.inputs for n in walk(value, lambda n: n.inputs, stop)}
     if Kind.ACTIVATION in kinds and Kind.MULTIPLY in kinds:
         return _GATES
     if kinds & {Kind.CONTRACTION, Kind.SOFTMAX, Kind.ACTIVATION}:

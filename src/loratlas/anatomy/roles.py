@@ -30,6 +30,11 @@ class Roles:
         """Whether a map stands in a block and has no role yet."""
         return node.path in self.block_of and node.path not in self.found
 
+    def is_router(self, node: Node) -> bool:
+        """Whether a map was found to be a router."""
+        role = self.found.get(node.path)
+        return role is not None and role.family is Family.ROUTER
+
     def together(self, first: Node, second: Node) -> bool:
         """Whether two maps stand in one block."""
         return self.block_of.get(first.path) == self.block_of.get(second.path)

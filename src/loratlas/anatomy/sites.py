@@ -145,6 +145,14 @@ class Anatomy:
         """The sites by their path."""
         return {site.path: site for site in self.sites}
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: shapes by layer and role."""
+        from loratlas.anatomy.grid import grid, shapes
+
+        stacks = ", ".join(f"{name} of {count} layers" for name, count in self.stacks.items())
+        title = f"{self.model}: {self.architecture}, {stacks}, {len(self.sites)} sites"
+        return grid(title, self.sites, shapes)
+
     def to_json(self) -> dict[str, Any]:
         """Return the anatomy as plain data, without its digest."""
         return {

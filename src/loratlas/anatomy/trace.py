@@ -43,6 +43,7 @@ class Tracer(TorchFunctionMode):
         self.attentions: list[Node] = []
         self.bits: dict[str, int] = {}
         self.ran: set[str] = set()
+        self._streams = 0
         self._running: list[str] = []
         self._owners = _parameter_owners(model)
         self._hooks = [
@@ -74,6 +75,7 @@ class Tracer(TorchFunctionMode):
     def stream(self, name: str, tensor: Tensor) -> Tensor:
         """Mark a tensor as an input of the model and return it."""
         bit = self._new_bit(name)
+        self._streams |= bit
         setattr(tensor, _NODE, Node(Kind.INPUT, path=name, leaves=bit))
         return tensor
 
@@ -278,7 +280,7 @@ class Tracer(TorchFunctionMode):
     def _product_of_values(self, left: Node, right: Node) -> Node:
         """Record scores (query times key), or attention (softmax of scores times value)."""
         for weights, value in ((left, right), (right, left)):
-            scores = scores_behind(weights)
+            scores = scores_behind(weights, self._streams)
             if scores is not None:
                 query, key = scores.inputs[0], scores.inputs[-1]
                 return self._attention(query, key, value, weights)

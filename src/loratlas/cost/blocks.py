@@ -196,9 +196,7 @@ def _mixed(
     eager = run.setting.attention == "eager"
     shared = _shared_by(run, key, run.rows * lengths[1] * inner[0])
     repeated = eager or run.setting.workload.padded
-    key, values = (
-        op.repeat(run.tape, each, shared if repeated else 1) for each in (key, values)
-    )
+    key, values = (op.repeat(run.tape, each, shared if repeated else 1) for each in (key, values))
     # On a CPU the kernel does not take dropout; plain steps are run in its place.
     if eager or (run.blueprint.attention_dropout and run.setting.on_cpu):
         return _plain(run, query, key, values, pairs, flops, size)
@@ -234,7 +232,12 @@ def _additive_mask(run: Pass, pairs: int, *, across: bool) -> Value | None:
     if across and not padded:
         return None
     per_row = pairs * (run.blueprint.num_heads or 1)
-    return run.tape.value(per_row if padded else per_row // run.rows, width)
+    size = per_row if padded else per_row // run.rows
+    # The sum of mask and positions has the heads last, and is written anew with them in front.
+    heads_last = run.tape.value(size, width)
+    mask = run.tape.value(size, width)
+    del heads_last
+    return mask
 
 
 def _plain(
@@ -248,15 +251,33 @@ def _plain(
 ) -> Value:
     """Attend step by step: scores, mask, softmax, dropout, weighted sum."""
     tape, scores = run.tape, pairs * (run.blueprint.num_heads or 1)
-    if run.rows > 1:  # heads of several rows are no single stack of matrices until copied
-        query, key, values = (op.copy(tape, each) for each in (query, key, values))
-    weights = op.scale(
-        tape, op.product(tape, query, key, flops=flops[0], num_elements=scores, growth="pair")
+
+    def stacked(each: Value, copied: bool) -> Value:
+        # Heads of several rows are no single stack of matrices until they are copied; keys and
+        # values that were repeated have been.
+        return op.copy(tape, each) if copied and run.rows > 1 else each
+
+    repeated = run.blueprint.num_heads != run.blueprint.num_key_value_heads
+    weights = op.product(
+        tape,
+        stacked(query, True),
+        stacked(key, not repeated),
+        flops=flops[0],
+        num_elements=scores,
+        growth="pair",
     )
+    weights = op.scale(tape, weights)
     weights = op.add_constant(tape, weights)
     weights = op.cast(tape, op.keeps_result(tape, op.cast(tape, weights, FLOAT32)), query.width)
     weights = op.dropout(tape, weights, run.blueprint.attention_dropout)
-    mixed = op.product(tape, weights, values, flops=flops[1], num_elements=size, growth="pair")
+    mixed = op.product(
+        tape,
+        weights,
+        stacked(values, not repeated),
+        flops=flops[1],
+        num_elements=size,
+        growth="pair",
+    )
     return op.copy(tape, mixed)
 
 

@@ -15,9 +15,7 @@ from loratlas.cost.tape import FLOAT32, Node, Value
 
 def apply(run: Pass, site: Site, value: Value, num_rows: int) -> Value:
     """Apply a linear map to rows, with its adapter if it has one."""
-    result = op.frozen_map(
-        run.tape, value, num_rows=num_rows, d_in=site.d_in, d_out=site.d_out
-    )
+    result = op.frozen_map(run.tape, value, num_rows=num_rows, d_in=site.d_in, d_out=site.d_out)
     rank = run.ranks.get(site.path)
     if rank is None:
         return result
@@ -91,9 +89,7 @@ def apply_parameter(run: Pass, site: Site, value: Value, num_rows: int) -> Value
     """Multiply rows by a bare parameter; an adapted one gets a gradient of its own weights."""
     weights = expert_weights(run, site)
     if weights is None:
-        return op.frozen_map(
-            run.tape, value, num_rows=num_rows, d_in=site.d_in, d_out=site.d_out
-        )
+        return op.frozen_map(run.tape, value, num_rows=num_rows, d_in=site.d_in, d_out=site.d_out)
     return op.product(
         run.tape,
         value,

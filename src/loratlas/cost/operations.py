@@ -198,7 +198,8 @@ def product(
 
     def gradients(_: Storage) -> list[Storage | None]:
         tape.count(flops * sum(wanted), growth, backward=True)
-        return [tape.new(size, width) if want else None for size, want in zip(sizes, wanted)]
+        pairs = zip(sizes, wanted, strict=True)
+        return [tape.new(size, width) if want else None for size, want in pairs]
 
     saved = [*([first.storage] if wanted[1] else ()), *([second.storage] if wanted[0] else ())]
     return tape.value(num_elements, width, tape.node((first, second), gradients, saved))
@@ -256,4 +257,3 @@ def attention_kernel(
 
     sizes = [each.num_elements for each in inputs]
     return Value(num_elements, width, result, tape.node(inputs, gradients, saved))
-

@@ -90,5 +90,3 @@ def _unknown_site(placement: Placement) -> str | None:
         if site.in_block and site.role.family in (Family.EMBEDDING, Family.OTHER):
             return f"what an adapter on {site.path} ({site.role}) costs in operations"
     return None
-
-

@@ -1,5 +1,6 @@
 """Which step is accounted for: the rows of a batch, the adapters, how the base is run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -54,13 +55,16 @@ class Workload:
         )
 
     @classmethod
-    def of_batches(cls, batches: Sequence[Sequence[int]], num_steps: int) -> Self:
-        """Return the workload of micro-batches, given the lengths of their rows.
+    def of_rows(cls, lengths: Sequence[int], *, batch: int, accumulation: int) -> Self:
+        """Return the workload of one pass over rows, cut into micro-batches as they stand.
 
         Args:
-            batches: the micro-batches of `num_steps` steps, each the lengths of its rows.
-            num_steps: optimiser steps that the micro-batches make up.
+            lengths: tokens of each row, in the order of training.
+            batch: rows of a micro-batch; the last may be smaller.
+            accumulation: micro-batches of a step; the last step may have fewer.
         """
+        batches = [lengths[start : start + batch] for start in range(0, len(lengths), batch)]
+        num_steps = math.ceil(len(batches) / accumulation)
         shapes = [(len(lengths), max(lengths)) for lengths in batches]
         rows, tokens = max(shapes, key=lambda shape: (shape[0] * shape[1], shape[1]))
         return cls(

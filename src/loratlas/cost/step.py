@@ -98,25 +98,27 @@ class Account:
         """Return the elements of what runs between blocks."""
         return self._setting.workload.rows * tokens * self._width
 
-    def segment(
-        self, key: Key, make: Callable[[], Segment]
-    ) -> Segment:
+    def segment(self, key: Key, make: Callable[[], Segment]) -> Segment:
         """Return a segment, made once for each key."""
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = make()
         return found
 
-    def shared(self, stack: Stack) -> tuple[int, int]:
-        """Return the bytes that the blocks of a stack share: until it ends, until the step ends.
+    def shared(self, stack: Stack) -> tuple[int, int, int]:
+        """Return the bytes that the blocks of a stack share: until it ends, or until the step does.
 
         Masks and relative positions end with the stack, for every block keeps its own copy of
-        what it needs; ids, labels and rotary angles stay.
+        what it needs; ids and labels stay.
+
+        Returns:
+            bytes that end with the stack, bytes that stay, and those of rotary angles, which
+            stay where a block keeps them for its gradients.
         """
         setting, workload = self._setting, self._setting.workload
         blueprint, tokens = setting.blueprint, self.tokens(stack)
         staying = 3 * workload.rows * tokens * _INDEX_BYTES
-        ending = 0
+        ending = angles = 0
         if setting.attention == "eager":
             ending += workload.rows * tokens * tokens * setting.width
         elif workload.padded:
@@ -127,8 +129,8 @@ class Account:
             ending += (blueprint.num_heads or 1) * pairs * setting.width
         if blueprint.positions == "rotary":
             query = stack.layers[0].sites["attention.q"]
-            staying += 2 * tokens * query.d_out // (blueprint.num_heads or 1) * setting.width
-        return ending, staying
+            angles = 2 * tokens * query.d_out // (blueprint.num_heads or 1) * setting.width
+        return ending, staying, angles
 
 
 class _Walk:
@@ -168,8 +170,8 @@ class _Walk:
         return account.elements(account.tokens(stack)) * account.setting.width
 
     def _forward(self, stack: Stack, memory: bool | None) -> list[Segment]:
-        ending, staying = self._account.shared(stack)
-        self._live += ending + staying
+        ending, staying, angles = self._account.shared(stack)
+        self._live += ending + staying + angles
         segments = [self._enter(_embedding(self._account, stack, self._ranks))]
         wants = segments[0].wants_gradient
         for layer in stack.layers:
@@ -178,7 +180,7 @@ class _Walk:
             wants = segment.wants_gradient
         if stack is not self._account.layout.stacks[-1]:
             segments.append(self._enter(_last_norm(self._account, stack, wants)))
-        self._live -= ending
+        self._live -= ending if wants else ending + angles
         return segments
 
     def _enter(self, segment: Segment) -> Segment:
@@ -287,8 +289,14 @@ def _segment(
     wants: bool,
     forward: Callable[[Pass, Value, Value | None], Value],
     memory_wants: bool | None,
+    *,
+    holds_input: bool = True,
 ) -> Segment:
-    """Run a stretch forward and back on a tape of its own."""
+    """Run a stretch forward and back on a tape of its own.
+
+    The loop over blocks holds the input of each until it has its output; so does this,
+    unless told otherwise.
+    """
     setting = account.setting
     tape = Tape(on_cpu=setting.on_cpu)
     run = Pass(tape=tape, setting=setting, ranks=ranks)
@@ -301,9 +309,13 @@ def _segment(
             wants_gradient=memory_wants,
             counted=False,
         )
-    result = forward(run, value, memory)
     inputs = (value.node, None if memory is None else memory.node)
-    del value, memory
+    held = [value] if holds_input else []
+    given = [value]
+    del value
+    result = forward(run, given.pop(), memory)
+    del memory
+    held.clear()
     forward_peak, last, size = tape.peak, result.node, result.num_elements * result.width
     del result
     return _closed(tape, last, size, forward_peak, inputs)
@@ -347,23 +359,34 @@ def _tail(account: Account, stack: Stack, ranks: Mapping[str, int], wants: bool)
     num_rows = account.setting.workload.rows * account.tokens(stack)
 
     def forward(run: Pass, value: Value, _memory: Value | None) -> Value:
+        # Only this name refers to the input, so that it goes where the model lets it go.
+        value = _before_head(run, layout, value, num_rows)
         return _loss(run, layout, value, num_rows)
 
     elements = account.elements(account.tokens(stack))
     return account.segment(
-        ("tail", own, wants), lambda: _segment(account, ranks, elements, wants, forward, None)
+        ("tail", own, wants),
+        lambda: _segment(
+            account, ranks, elements, wants, forward, None, holds_input=bool(layout.transforms)
+        ),
     )
 
 
-def _loss(run: Pass, layout: Layout, value: Value, num_rows: int) -> Value:
-    """Return the loss: last norm or transform, head, log-softmax, the labels' mean."""
-    tape = run.tape
-    if not layout.transforms and run.blueprint.order != "post":
-        value = norm(run, value, num_rows)
-        if run.blueprint.positions == "relative":
-            value = op.dropout(tape, value, run.blueprint.hidden_dropout)
+def _before_head(run: Pass, layout: Layout, value: Value, num_rows: int) -> Value:
+    """Return the head's input: the last norm, or a transform as BERT has it."""
     for site in layout.transforms:
         value = norm(run, activate(run, apply(run, site, value, num_rows)), num_rows)
+    if layout.transforms or run.blueprint.order == "post":
+        return value
+    value = norm(run, value, num_rows)
+    if run.blueprint.positions == "relative":
+        return op.dropout(run.tape, value, run.blueprint.hidden_dropout)
+    return value
+
+
+def _loss(run: Pass, layout: Layout, value: Value, num_rows: int) -> Value:
+    """Return the loss: head, log-softmax, the labels' mean."""
+    tape = run.tape
     logits = apply(run, layout.head, value, num_rows)
     logits = op.cast(tape, logits, FLOAT32)
     labels = tape.new(2 * num_rows, _INDEX_BYTES)

@@ -1,16 +1,17 @@
 """What does an existing LoRA configuration really do to a model, and which pitfalls are in it?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loratlas.anatomy.sites import Anatomy, Site
 from loratlas.errors import PlacementError
-from loratlas.placement.instance import Instance, model_of
+from loratlas.placement.instance import model_of
 from loratlas.placement.peft_config import ends
 from loratlas.placement.peft_fields import LoraFields, read_fields
-from loratlas.placement.peft_matching import RefusedError, Wrapped, wrap
-from loratlas.placement.pitfalls import pitfalls
+from loratlas.placement.peft_matching import Wrapped, wrap
+from loratlas.placement.peft_names import RefusedError
+from loratlas.placement.pitfalls import peft_refuses, pitfalls, stacked_adapters
 from loratlas.placement.placement import Adapter, Placement, Scaling
 from loratlas.placement.placement_lints import Lint, placement_lints
 
@@ -22,14 +23,23 @@ class Explanation:
     Attributes:
         placement: what it wraps: exact sites, ranks and alphas; empty where PEFT would raise.
         targets: for each entry of the configuration, the sites that it hits.
+        dropout: dropout on the input of every adapter.
         refusal: why PEFT would raise, None where it would not.
         lints: every pitfall that the configuration steps into, the refusal first.
     """
 
     placement: Placement
     targets: Mapping[str, tuple[Site, ...]] = field(repr=False)
+    dropout: float
     refusal: str | None
     lints: tuple[Lint, ...]
+
+    def targets_json(self) -> list[dict[str, Any]]:
+        """Return what each entry hits as plain data."""
+        return [
+            {"target": entry, "paths": [site.path for site in sites]}
+            for entry, sites in self.targets.items()
+        ]
 
 
 def explain(config: Any, anatomy: Anatomy, *, checkpointing: bool = False) -> Explanation:
@@ -54,7 +64,11 @@ def explain(config: Any, anatomy: Anatomy, *, checkpointing: bool = False) -> Ex
     lints = [*pitfalls(wrapped, anatomy)]
     lints += placement_lints(placement, checkpointing=checkpointing)
     return Explanation(
-        placement=placement, targets=_by_target(wrapped), refusal=None, lints=tuple(lints)
+        placement=placement,
+        targets=_by_target(wrapped),
+        dropout=fields.lora_dropout,
+        refusal=None,
+        lints=tuple(lints),
     )
 
 
@@ -74,7 +88,7 @@ def lint(config: Any, model: Any, *, trust_remote_code: bool = False) -> list[Li
     """
     known = model_of(model, trust_remote_code=trust_remote_code)
     found = explain(config, known.anatomy, checkpointing=known.checkpointing).lints
-    return [*_stacked_adapters(known), *found]
+    return [*stacked_adapters(known.num_adapted), *found]
 
 
 def read_peft(config: Any, anatomy: Anatomy) -> Placement:
@@ -102,25 +116,10 @@ def _refused(fields: LoraFields, anatomy: Anatomy, error: RefusedError) -> Expla
     return Explanation(
         placement=_placement(anatomy, fields, ()),
         targets={},
+        dropout=fields.lora_dropout,
         refusal=str(error),
-        lints=(Lint(code=error.code, message=f"PEFT refuses this configuration: {error}"),),
+        lints=(replace(peft_refuses(str(error)), code=error.code),),
     )
-
-
-def _stacked_adapters(known: Instance) -> list[Lint]:
-    """The model holds adapters already: a second `get_peft_model` adds to them."""
-    if not known.num_adapted:
-        return []
-    return [
-        Lint(
-            code="stacked-adapters",
-            message=(
-                f"{known.num_adapted} modules of this model hold adapters already; a second "
-                "get_peft_model adds to them, and both are counted: unload() the first, or load "
-                "the base anew"
-            ),
-        )
-    ]
 
 
 def _by_target(wrapped: Wrapped) -> dict[str, tuple[Site, ...]]:

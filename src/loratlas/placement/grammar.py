@@ -38,6 +38,11 @@ from loratlas.placement.wording import misread, point_at, unknown_word
 if TYPE_CHECKING:
     from lark import Lark, Token, Tree
 
+# A rule is read by functions that call themselves once or twice for each level.
+_DEEPEST = 150
+# Python itself refuses to read a number of more than 4,300 digits.
+MOST_DIGITS = 100
+
 _GRAMMAR = r"""
 rule: part ("+" part)*
 part: expr [":" NUMBER]
@@ -90,7 +95,21 @@ def read_text(text: str) -> Rule:
         tree = _parser().parse(text)
     except UnexpectedInput as error:
         raise RuleError(misread(text, error)) from None
+    _refuse_depth(tree)
     return _Builder(text).rule(tree)
+
+
+def _refuse_depth(tree: "Tree[Token]") -> None:
+    """Refuse a rule that nests deeper than what reads it: a chain of n operators is n deep."""
+    level, depth = [tree], 0
+    while level:
+        level = [child for each in level for child in _trees(each)]
+        depth += 1
+        if depth > _DEEPEST:
+            raise RuleError(
+                f"the rule has more than {_DEEPEST} operators in a row or within one another; a "
+                "list of modules is written names(a, b, ...), and a long list of sites is a file"
+            )
 
 
 class _Builder:
@@ -213,20 +232,28 @@ class _Builder:
     def _index(self, token: "Token") -> int:
         if "." in token:
             self._fail(token, f"{token} is no layer; layers are whole numbers")
+        return self._integer(token)
+
+    def _integer(self, token: "Token") -> int:
+        if len(token) > MOST_DIGITS:
+            self._fail(token, f"a number of {len(token)} digits; at most {MOST_DIGITS} are read")
         return int(token)
 
     def _percentage(self, token: "Token") -> Fraction:
         if "%" not in token:
             self._fail(token, f"both ends of a range are percentages or neither; not {token}")
+        if len(token) > MOST_DIGITS:
+            self._fail(token, f"a number of {len(token)} digits; at most {MOST_DIGITS} are read")
         value = Fraction(token.rstrip("%"))
         if not 0 <= value <= 100:
             self._fail(token, f"{token} is no share of the layers; percentages go from 0% to 100%")
         return value
 
     def _positive(self, token: "Token", what: str) -> int:
-        if int(token) < 1:
+        number = self._integer(token)
+        if number < 1:
             self._fail(token, f"{what} is a positive integer, not {token}")
-        return int(token)
+        return number
 
     def _fail(self, token: "Token", message: str) -> NoReturn:
         raise RuleError(point_at(self._text, token.start_pos or 0, message))

@@ -25,7 +25,7 @@ from loratlas.placement.placement_lints import (
     Lint,
     groups_of,
     groups_text,
-    layers_text,
+    layer_ranges,
     placement_lints,
 )
 from loratlas.placement.resolve import Paths, Resolver, roles_of
@@ -188,6 +188,6 @@ def _partial_text(word: Word, stack: str, sites: list[Site], case: _Case) -> str
     telling = [site for site in missing if site.role not in common]
     holds = f"hold {roles_of(telling)} instead" if telling else "have none of their own"
     return (
-        f"{word} reaches layers {layers_text(site.layer for site in mine)} of the {stack}; "
-        f"layers {layers_text(site.layer for site in missing)} {holds}"
+        f"{word} reaches layers {layer_ranges(site.layer for site in mine)} of the {stack}; "
+        f"layers {layer_ranges(site.layer for site in missing)} {holds}"
     )

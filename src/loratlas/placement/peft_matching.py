@@ -2,43 +2,31 @@
 
 Follows PEFT 0.21 step by step (`BaseTuner.inject_adapter`, `check_target_module_exists` and
 `_find_minimal_target_modules` in peft/tuners/tuners_utils.py, `get_pattern_key` in
-peft/utils/other.py, `_convert_peft_config_moe` in peft/utils/transformers_weight_conversion.py),
-its surprises included; tests hold the outcome against PEFT itself.
-
-An anatomy lists the maps, embeddings and expert parameters of a model, and by their paths the
-modules that hold them. It does not list other modules, such as norms: a target that names only
-those hits nothing here, and is an error in PEFT.
+peft/utils/other.py), its surprises included; tests hold the outcome against PEFT itself.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from loratlas.anatomy.sites import Anatomy, Family, Site
-from loratlas.errors import PlacementError
+from loratlas.anatomy.sites import Anatomy, Site
 from loratlas.placement.patterns import matches
-from loratlas.placement.peft_config import ends, parameter_name
+from loratlas.placement.peft_config import ends
 from loratlas.placement.peft_fields import LoraFields
-from loratlas.placement.peft_tables import (
-    DEFAULT_TARGETS,
-    FUSED,
-    RENAMED_EXPERTS,
-    SHORTENED_FROM,
-    mamba_refused,
+from loratlas.placement.peft_names import (
+    ALL_LINEAR,
+    Names,
+    RefusedError,
+    all_linear,
+    excluded,
+    names_of,
 )
+from loratlas.placement.peft_renaming import renamed
+from loratlas.placement.peft_tables import DEFAULT_TARGETS, SHORTENED_FROM, mamba_refused
 from loratlas.placement.placement import Adapter
 
 _PATTERN_FORM = r"(.*\.)?({})$"
-ALL_LINEAR = "all-linear"
 PatternHits = Mapping[str, Sequence[int]]
-
-
-class RefusedError(PlacementError):
-    """PEFT would raise on this configuration; `code` is that of the lint that says so."""
-
-    def __init__(self, message: str, code: str = "peft-refuses") -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,32 +53,6 @@ class Wrapped:
     adapters: tuple[Adapter, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Names:
-    """What PEFT can look for in a model, by name.
-
-    Attributes:
-        modules: linear maps and embeddings.
-        containers: modules that hold others, or bare parameters; PEFT cannot adapt them.
-        parameters: weights of the modules, and bare parameters.
-    """
-
-    modules: Mapping[str, Site]
-    containers: frozenset[str]
-    parameters: Mapping[str, Site]
-
-
-def names_of(anatomy: Anatomy) -> Names:
-    """Return the names that PEFT knows the sites of a model by."""
-    modules = {site.path: site for site in anatomy.sites if site.kind != "expert"}
-    containers = {name for site in anatomy.sites for name in _holders(site.path)}
-    return Names(
-        modules=modules,
-        containers=frozenset(containers - modules.keys()),
-        parameters={parameter_name(site): site for site in anatomy.sites},
-    )
-
-
 def wrap(fields: LoraFields, anatomy: Anatomy) -> Wrapped:
     """Return what PEFT wraps in a model.
 
@@ -100,7 +62,7 @@ def wrap(fields: LoraFields, anatomy: Anatomy) -> Wrapped:
     """
     _refuse_contradictions(fields)
     names = names_of(anatomy)
-    read = _with_defaults(_renamed(fields, names, anatomy), anatomy)
+    read = _with_defaults(renamed(fields, names, anatomy), anatomy)
     keys = [*names.modules, *names.containers]
     found, layers = _target_modules(read, keys, names, anatomy)
     _refuse_modules(found, names, anatomy)
@@ -118,12 +80,6 @@ def wrap(fields: LoraFields, anatomy: Anatomy) -> Wrapped:
         patterns=found_patterns,
         adapters=_adapters(read, hits, found_patterns),
     )
-
-
-def _holders(path: str) -> Iterable[str]:
-    while "." in path:
-        path = path.rsplit(".", 1)[0]
-        yield path
 
 
 def _refuse_contradictions(fields: LoraFields) -> None:
@@ -151,77 +107,6 @@ def _with_defaults(fields: LoraFields, anatomy: Anatomy) -> LoraFields:
     return replace(fields, target_modules=defaults)
 
 
-# Experts whose names changed ------------------------------------------------------------
-
-
-def _renamed(fields: LoraFields, names: Names, anatomy: Anatomy) -> LoraFields:
-    """Turn the older names of experts into parameters, where PEFT does; all layers are meant."""
-    table = RENAMED_EXPERTS.get(anatomy.model_type)
-    if table is None:
-        return fields
-    targets = fields.target_modules
-    if isinstance(targets, str):
-        targets = tuple(sorted(_leaves(fields, targets, names, table, anatomy)))
-        if not targets:
-            return fields
-    old = {target: _old_name(target, table) for target in targets or ()}
-    parameters = {table[name] for name in old.values() if name is not None}
-    doubled = _fused({name for name in old.values() if name}, table)
-    ranks = {doubled: fields.r * 2} if doubled else {}
-    alphas = {doubled: fields.lora_alpha * 2} if doubled else {}
-    return replace(
-        fields,
-        target_modules=tuple(target for target, name in old.items() if name is None),
-        target_parameters=tuple(sorted(parameters.union(fields.target_parameters))),
-        rank_pattern={**fields.rank_pattern, **ranks},
-        alpha_pattern={**fields.alpha_pattern, **alphas},
-    )
-
-
-def _leaves(
-    fields: LoraFields, targets: str, names: Names, table: Mapping[str, str], anatomy: Anatomy
-) -> set[str]:
-    """Return the last names of what one text hits; PEFT then looks for them in every layer."""
-    if targets.lower() == ALL_LINEAR:
-        linear = _all_linear(names, anatomy)
-        return {name.rsplit(".", 1)[-1] for name in linear} | table.keys()
-    real = [*names.modules, *names.containers, *names.parameters]
-    hit = {key.rsplit(".", 1)[-1] for key in _by_expression(fields, targets, real)}
-    older = {
-        f"{path.rsplit('.', 1)[0]}.{name}": name
-        for name, new in table.items()
-        for path in names.parameters
-        if path.rsplit(".", 1)[-1] == new
-    }
-    return hit | {older[key] for key in _by_expression(fields, targets, older)}
-
-
-def _by_expression(fields: LoraFields, expression: str, keys: Iterable[str]) -> set[str]:
-    listed = list(keys)
-    hits = matches([expression], listed, field="target_modules", whole=True)
-    return {name for name, found in hits.items() if found} - _excluded(fields, listed)
-
-
-def _old_name(target: str, table: Mapping[str, str]) -> str | None:
-    last = target.rsplit(".", 1)[-1]
-    return last if last in table else None
-
-
-def _fused(present: set[str], table: Mapping[str, str]) -> str | None:
-    """Return the pattern for which PEFT doubles the rank, None where nothing is fused."""
-    parts = [old for old, new in table.items() if new == FUSED]
-    given = present.intersection(parts)
-    if not given:
-        return None
-    missing = sorted(set(parts) - given)
-    if missing:
-        raise RefusedError(
-            f"this model holds {' and '.join(parts)} of its experts in one parameter, {FUSED}: "
-            f"{', '.join(sorted(given))} cannot be targeted without {', '.join(missing)}"
-        )
-    return rf".*\.{re.escape(FUSED)}"
-
-
 # target_modules -------------------------------------------------------------------------
 
 
@@ -230,12 +115,12 @@ def _target_modules(
 ) -> tuple[set[str], Mapping[str, int | None]]:
     """Return the keys that are hit, and the layer found in each where layers are chosen."""
     targets = fields.target_modules
-    excluded = _excluded(fields, keys)
+    left_out = excluded(fields, keys)
     if isinstance(targets, str) and targets.lower() == ALL_LINEAR:
-        targets = tuple(_all_linear(names, anatomy))
+        targets = tuple(all_linear(names, anatomy))
     if isinstance(targets, str):
         hits = matches([targets], keys, field="target_modules", whole=True)
-        return {name for name, found in hits.items() if found} - excluded, {}
+        return {name for name, found in hits.items() if found} - left_out, {}
     wanted = set(targets or ())
     if len(wanted) >= SHORTENED_FROM:
         wanted = shortened(wanted, keys)
@@ -245,29 +130,7 @@ def _target_modules(
     if layers is not None:
         chosen = _chosen(fields)
         by_suffix = [key for key in by_suffix if layers[key] in chosen]
-    return (exact | set(by_suffix)) - excluded, layers or {}
-
-
-def _all_linear(names: Names, anatomy: Anatomy) -> list[str]:
-    heads = {site.path for site in anatomy.sites if site.role.family is Family.HEAD}
-    linear = (path for path, site in names.modules.items() if site.kind != "embedding")
-    return [path for path in linear if path not in heads]
-
-
-def _excluded(fields: LoraFields, keys: list[str]) -> set[str]:
-    out: set[str] = set()
-    exclude = fields.exclude_modules
-    if isinstance(exclude, str):
-        hits = matches([exclude], keys, field="exclude_modules", whole=True) if exclude else {}
-        out = {name for name, found in hits.items() if found}
-    elif exclude:
-        entries = set(exclude)
-        out = {key for key in keys if not entries.isdisjoint((key, *ends(key)))}
-    if fields.modules_to_save:
-        form = r"(^|.*\.){}($|\..*)"
-        saved = matches(fields.modules_to_save, keys, field="modules_to_save", form=form)
-        out |= {name for name, found in saved.items() if found}
-    return out
+    return (exact | set(by_suffix)) - left_out, layers or {}
 
 
 def _chosen(fields: LoraFields) -> set[int]:
@@ -349,6 +212,10 @@ def _refuse_parameters(
 ) -> None:
     if not modules and not parameters:
         raise RefusedError("it hits nothing")
+    holders = [*modules, *(name.rsplit(".", 1)[0] for name in parameters)]
+    saved = [name for name in holders if name.endswith(fields.modules_to_save)]
+    if saved:
+        raise RefusedError(f"modules_to_save ends the name of {saved[0]}, which is adapted")
     if not parameters:
         return
     first = next(iter(parameters))

@@ -10,15 +10,10 @@ from difflib import get_close_matches
 
 from loratlas.anatomy.sites import Anatomy, Site
 from loratlas.placement.peft_config import ends
-from loratlas.placement.peft_matching import (
-    ALL_LINEAR,
-    Names,
-    Wrapped,
-    names_of,
-    shortened,
-)
+from loratlas.placement.peft_matching import Wrapped, shortened
+from loratlas.placement.peft_names import ALL_LINEAR, Names, names_of
 from loratlas.placement.peft_tables import RENAMED_EXPERTS, SHORTENED_FROM
-from loratlas.placement.placement_lints import Lint, groups_of, groups_text, layers_text
+from loratlas.placement.placement_lints import Lint, groups_of, groups_text, layer_ranges
 from loratlas.placement.rank_pitfalls import rank_pitfalls
 from loratlas.placement.resolve import roles_of
 
@@ -62,6 +57,24 @@ def pitfalls(wrapped: Wrapped, anatomy: Anatomy) -> Iterator[Lint]:
     for check in checks:
         yield from check(case)
     yield from rank_pitfalls(wrapped)
+
+
+def peft_refuses(reason: str) -> Lint:
+    """PEFT raises on this configuration."""
+    return Lint(code="peft-refuses", message=f"PEFT refuses this configuration: {reason}")
+
+
+def stacked_adapters(num_adapted: int) -> Iterator[Lint]:
+    """The model holds adapters already: a second `get_peft_model` adds to them."""
+    if num_adapted:
+        yield Lint(
+            code="stacked-adapters",
+            message=(
+                f"{num_adapted} modules of this model hold adapters already; a second "
+                "get_peft_model adds to them, and both are counted: unload() the first, or load "
+                "the base anew"
+            ),
+        )
 
 
 def _dead_target(case: _Case) -> Iterator[Lint]:
@@ -138,7 +151,7 @@ def _layer_out_of_range(case: _Case) -> Iterator[Lint]:
             code="layer-out-of-range",
             message=(
                 f"layers_to_transform: {given} {'is' if len(dropped) == 1 else 'are'} not there "
-                f"and dropped; the targets stand in layers {layers_text(there)}, and PEFT does "
+                f"and dropped; the targets stand in layers {layer_ranges(there)}, and PEFT does "
                 "not count from the end"
             ),
         )

@@ -1,11 +1,13 @@
 """Where adapters go: a rule resolved against a model, as exact sites, ranks and alphas."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
+from loratlas.anatomy.grid import grid
 from loratlas.anatomy.sites import Anatomy, Site, digest_of
 from loratlas.errors import PlacementError, did_you_mean
 from loratlas.placement.resolve import Resolver, ranks_of
@@ -86,6 +88,17 @@ class PlacementDiff:
 
     def __bool__(self) -> bool:
         return bool(self.only_left or self.only_right or self.changed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the difference as plain data."""
+        return {
+            "only_left": [adapter.to_json() for adapter in self.only_left],
+            "only_right": [adapter.to_json() for adapter in self.only_right],
+            "changed": [
+                {"path": left.site.path, "left": _strength(left), "right": _strength(right)}
+                for left, right in self.changed
+            ],
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +184,20 @@ class Placement:
 
         return to_peft(self, dropout=dropout)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: ranks by layer and role, a dot where none is."""
+        ranks = {adapter.site.path: adapter.rank for adapter in self.adapters}
+
+        def shown(sites: Sequence[Site]) -> str:
+            counts = Counter(str(ranks.get(site.path, "·")) for site in sites)
+            return ", ".join(f"{rank} ({n})" if n > 1 else rank for rank, n in counts.items())
+
+        title = (
+            f"{self.anatomy.model}: {len(self.adapters)} of {len(self.anatomy.sites)} sites, "
+            f"{self.trainable_parameters:,} trainable parameters; ranks"
+        )
+        return grid(title, self.anatomy.sites, shown)
+
     def __or__(self, other: Self) -> Self:
         """The sites of either; a site of both must have the same rank and alpha there."""
         self._check_same(other)
@@ -192,13 +219,15 @@ class Placement:
         """Return what differs between this placement (left) and another (right)."""
         self._check_model(other)
         mine, theirs = self.by_path, other.by_path
+        # Under rslora an alpha means another scale, so that equal ranks and alphas differ.
+        another_scale = (self.scaling == "rslora") != (other.scaling == "rslora")
         return PlacementDiff(
             only_left=tuple(a for a in self.adapters if a.site.path not in theirs),
             only_right=tuple(a for a in other.adapters if a.site.path not in mine),
             changed=tuple(
                 (a, theirs[a.site.path])
                 for a in self.adapters
-                if a.site.path in theirs and a != theirs[a.site.path]
+                if a.site.path in theirs and (another_scale or a != theirs[a.site.path])
             ),
         )
 
@@ -260,6 +289,10 @@ def place(
         for path, at in ranks.items()
     )
     return Placement(anatomy=anatomy, adapters=adapters, scaling=scaling)
+
+
+def _strength(adapter: Adapter) -> dict[str, float]:
+    return {"rank": adapter.rank, "alpha": float(adapter.alpha)}
 
 
 def _twice(paths: list[str]) -> str:

@@ -18,7 +18,8 @@ _GROUPS = {
     Family.EXPERT: Family.FEED_FORWARD,
     Family.SHARED_EXPERT: Family.FEED_FORWARD,
 }
-_STACKS = (None, "encoder", "decoder")
+# How the reason of a site in a tower ends; see `anatomy.survey`.
+_TOWER = "tower: tokens do not pass through it"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +68,7 @@ def groups_text(groups: dict[Family, list[Site]]) -> str:
     return f"{' and '.join(groups)}: {'; '.join(found)}"
 
 
-def layers_text(layers: Iterable[int | None]) -> str:
+def layer_ranges(layers: Iterable[int | None]) -> str:
     """Return layer indices as ranges: 0, 1, 2, 5 becomes ``0..2, 5``."""
     indices = sorted({layer for layer in layers if layer is not None})
     runs: list[list[int]] = []
@@ -109,7 +110,8 @@ def _scale_varies(placement: Placement) -> Iterator[Lint]:
             code="scale-varies",
             message=(
                 f"the scale differs between sites, from {low:g} (rank {scales[low]}) to {high:g} "
-                f"(rank {scales[high]}); scaling: constant keeps it equal"
+                f"(rank {scales[high]}); scaling: constant, in PEFT an alpha_pattern, keeps it "
+                "equal"
             ),
         )
 
@@ -153,7 +155,7 @@ def _head_tied(placement: Placement) -> Iterator[Lint]:
 def _mixed_towers(placement: Placement) -> Iterator[Lint]:
     """Adapters in the language model and in another tower, such as one for images."""
     towers = [a for a in placement.adapters if _in_tower(a.site)]
-    inside = [a for a in placement.adapters if a.site.in_block and not _in_tower(a.site)]
+    inside = [a for a in placement.adapters if a.site.in_block]
     if towers and inside:
         yield Lint(
             code="mixed-towers",
@@ -166,11 +168,7 @@ def _mixed_towers(placement: Placement) -> Iterator[Lint]:
 
 
 def _in_tower(site: Site) -> bool:
-    """Whether a site stands in blocks that no token runs through."""
-    if site.stack not in _STACKS:
-        return True
-    numbered = any(part.isdecimal() for part in site.path.split("."))
-    return site.stack is None and numbered and site.role.family is Family.OTHER
+    return site.reason is not None and site.reason.endswith(_TOWER)
 
 
 def _expert_dropout(placement: Placement, dropout: float) -> Iterator[Lint]:

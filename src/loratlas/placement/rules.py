@@ -18,7 +18,7 @@ from typing import Any
 
 from loratlas.errors import RuleError, did_you_mean
 from loratlas.placement.expressions import Part, Rule
-from loratlas.placement.grammar import read_text
+from loratlas.placement.grammar import MOST_DIGITS, read_text
 
 Source = str | Sequence[Any] | Mapping[str, Any] | Rule
 
@@ -89,6 +89,8 @@ def _read_part(item: Any, number: int) -> Part:
 
 
 def _rank_of(rank: Any, number: int) -> int:
+    if isinstance(rank, int) and abs(rank) >= 10**MOST_DIGITS:
+        raise RuleError(f"part {number}: a rank has at most {MOST_DIGITS} digits")
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise RuleError(f"part {number}: a rank is a positive integer, not {rank!r}")
     return rank

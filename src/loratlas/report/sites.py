@@ -1,12 +1,16 @@
 """How an anatomy and a placement look in the terminal: counts by role, layers as ranges."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
 from loratlas.anatomy.sites import Anatomy, Site
-from loratlas.placement.placement import Adapter, Placement
+from loratlas.placement.placement import Adapter, Placement, PlacementDiff
+from loratlas.placement.placement_lints import layer_ranges
+
+_MOST_TARGETS = 40
+_LONGEST_TARGET = 80
 
 
 def anatomy_summary(anatomy: Anatomy) -> str:
@@ -80,16 +84,74 @@ def placement_table(placement: Placement) -> Table:
     return table
 
 
-def layer_ranges(layers: Iterable[int | None]) -> str:
-    """Return layer indices as ranges: 0, 1, 2, 5 becomes ``0..2, 5``."""
-    indices = sorted({layer for layer in layers if layer is not None})
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in runs)
+def target_table(targets: Mapping[str, Sequence[Site]]) -> Table:
+    """Return what each entry of a LoRA configuration hits; of a long list the first entries."""
+    table = Table()
+    for header in ("target", "role", "layers"):
+        table.add_column(header)
+    table.add_column("sites", justify="right")
+    for entry, sites in list(targets.items())[:_MOST_TARGETS]:
+        shown = escape(entry if len(entry) <= _LONGEST_TARGET else f"{entry[:_LONGEST_TARGET]}...")
+        for group in _by_role(sites) or [[]]:
+            table.add_row(shown, *_role_cells(group), str(len(group)))
+            shown = ""
+    if len(targets) > _MOST_TARGETS:
+        table.add_row(f"... {len(targets)} in all", "", "", "")
+    return table
+
+
+def diff_summary(left: Placement, right: Placement, diff: PlacementDiff) -> str:
+    """Return how two placements differ, in one line."""
+    if not diff:
+        return f"{left.anatomy.model}: no difference, {len(left.adapters)} sites"
+    return (
+        f"{left.anatomy.model}: {len(diff.only_left)} sites only left, {len(diff.only_right)} only "
+        f"right, {len(diff.changed)} with another rank or alpha; trainable parameters "
+        f"{left.trainable_parameters:,} and {right.trainable_parameters:,}"
+    )
+
+
+def diff_table(diff: PlacementDiff) -> Table:
+    """Return the sites that differ, by role and layer."""
+    table = Table()
+    for header in ("difference", "stack", "role", "layers"):
+        table.add_column(header)
+    for header in ("left: rank, alpha", "right: rank, alpha", "sites"):
+        table.add_column(header, justify="right")
+    pairs: list[tuple[str, Adapter | None, Adapter | None]] = [
+        *(("only left", adapter, None) for adapter in diff.only_left),
+        *(("only right", None, adapter) for adapter in diff.only_right),
+        *(("changed", left, right) for left, right in diff.changed),
+    ]
+    groups: dict[tuple[str, ...], list[Site]] = {}
+    for kind, left, right in pairs:
+        one = left or right
+        assert one is not None
+        key = (kind, one.site.stack or "", str(one.site.role), _strength(left), _strength(right))
+        groups.setdefault(key, []).append(one.site)
+    for (kind, stack, role, mine, theirs), sites in groups.items():
+        layers = layer_ranges(site.layer for site in sites)
+        table.add_row(kind, stack, role, layers, mine, theirs, str(len(sites)))
+    return table
+
+
+def _strength(adapter: Adapter | None) -> str:
+    return "" if adapter is None else f"{adapter.rank}, {adapter.alpha:g}"
+
+
+def _by_role(sites: Sequence[Site]) -> list[list[Site]]:
+    groups: dict[tuple[str | None, str], list[Site]] = {}
+    for site in sites:
+        groups.setdefault((site.stack, str(site.role)), []).append(site)
+    return list(groups.values())
+
+
+def _role_cells(sites: Sequence[Site]) -> tuple[str, str]:
+    if not sites:
+        return "nothing", ""
+    first = sites[0]
+    stack = f" ({first.stack})" if first.stack else ""
+    return f"{first.role}{stack}", layer_ranges(site.layer for site in sites)
 
 
 def _groups(sites: Sequence[Site]) -> list[list[Site]]:

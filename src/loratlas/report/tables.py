@@ -143,36 +143,3 @@ def _times(value: float | None, factor: float) -> float | None:
 
 def _mebibytes(size: int | None) -> str:
     return UNKNOWN if size is None else f"{size / 2**20:,.0f} MiB"
-
-
-def plan_table(plan: Mapping[str, Any]) -> Table:
-    """Return what each placement of a study costs before anything is spent."""
-    table = Table(
-        title=f"{plan['study']} on {escape(plan['model'])} "
-        f"({plan['base_parameters']:,} parameters)",
-        title_justify="left",
-    )
-    table.add_column("placement")
-    table.add_column("rule")
-    for header in (
-        "sites", "rank", "parameters", "to match", "of model", "less than full tuning",
-        "less than baseline", "adapter",
-    ):  # fmt: skip
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, found in plan["placements"].items():
-        table.add_row(escape(name), escape(found["rule"]), *_plan_cells(found))
-    return table
-
-
-def _plan_cells(found: Mapping[str, Any]) -> list[str]:
-    difference = found["difference_to_match"]
-    return [
-        str(found["num_sites"]),
-        ", ".join(map(str, found["ranks"])),
-        f"{found['trainable_parameters']:,}",
-        "" if difference is None else f"{difference:+,}",
-        f"{found['percent_of_base_and_adapters']:.2f}%",
-        f"{found['percent_saved_against_full_fine_tuning']:.2f}%",
-        f"{found['percent_saved_against_baseline']:.2f}%",
-        f"{found['adapter_bytes'] / 2**20:,.1f} MiB",
-    ]

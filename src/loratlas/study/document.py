@@ -131,7 +131,11 @@ def _files_in(folder: Path) -> str:
 
 
 def _yaml_names(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml"))
+    return sorted(
+        file.name
+        for file in folder.iterdir()
+        if file.suffix in (".yaml", ".yml") and not file.name.startswith(".")
+    )
 
 
 def _decode(path: Path, content: bytes) -> str:

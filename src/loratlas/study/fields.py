@@ -83,8 +83,8 @@ class DataFields(Fields):
     """How a row is read."""
     train: values.Rows | None = None
     """Rows for training; without it, what the other splits leave."""
-    validation: values.Rows | None = None
-    """Rows that choose the learning rate; without it, the source's own split, or none."""
+    validation: values.RowsOrNone | None = None
+    """Rows that choose the learning rate; without it, the source's own split; 0 is none."""
     test: values.Rows | None = None
     """Rows that the answer is read from; without it, the source's own split."""
     loss_on: LossOn = "response"

@@ -97,7 +97,9 @@ def _carry_out(work: _Work) -> None:
     _keep_setting(work)
     _score_base(work)
     _probe_placements(work)
-    work.listener.begin(f"training {num_trials(work.study)} trials", num_trials(work.study) * work.steps_per_trial)
+    work.listener.begin(
+        f"training {num_trials(work.study)} trials", num_trials(work.study) * work.steps_per_trial
+    )
     if len(work.study.training.learning_rate) == 1:
         only = work.study.training.learning_rate[0]
         work.store.set_meta("chosen", dict.fromkeys(work.study.placements, only))

@@ -131,6 +131,9 @@ Rule = Annotated[
 Rank = Annotated[int, Field(ge=1, le=65536), _says("a rank is an integer from 1 up (to 65536)")]
 Count = Annotated[int, Field(ge=1, le=_LARGEST), _says("an integer from 1 up is needed")]
 Rows = Annotated[int, Field(ge=1, le=_LARGEST), _says("a number of rows is an integer from 1 up")]
+RowsOrNone = Annotated[
+    int, Field(ge=0, le=_LARGEST), _says("a number of rows is an integer; 0 leaves the split empty")
+]
 Tokens = Annotated[
     int, Field(ge=2, le=_LARGEST), _says("a number of tokens is an integer from 2 up")
 ]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
+from transformers.pytorch_utils import Conv1D
 
 from loratlas.errors import VerificationError
 from loratlas.placement.placement import Placement
@@ -14,14 +15,16 @@ ADAPTER_NAME = "default"
 # Scales are ratios of small numbers in float64; anything above rounding is a real difference.
 _SCALE_TOLERANCE = 1e-9
 _MOST_SHOWN = 5
+# Modules whose weight is the site; the parameters of any other module are sites by themselves.
+_MAPS = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
 
 
-def wrapped_layers(peft_model: Any) -> dict[str, LoraLayer]:
+def wrapped_layers(peft_model: Any, *, adapter_name: str = ADAPTER_NAME) -> dict[str, LoraLayer]:
     """Return the LoRA layers of a PEFT model by the path that they had in the base."""
     return {
         _site_path(name, module): module
         for name, module in peft_model.named_modules()
-        if isinstance(module, LoraLayer) and ADAPTER_NAME in module.r
+        if isinstance(module, LoraLayer) and adapter_name in module.r
     }
 
 
@@ -29,26 +32,34 @@ def _site_path(name: str, layer: LoraLayer) -> str:
     """Return the path that a wrapped site had in the base.
 
     A parameter is wrapped through the module that holds it, several of one module inside one
-    another; the wrapper of a linear map's own weight is named by the map.
+    another; the wrapper of a map's own weight is named by the map. A compiled model, and a PEFT
+    model inside another, put their own names before the path.
     """
-    path = name.removeprefix("base_model.model.").replace(".base_layer", "")
-    if isinstance(layer, ParamWrapper) and not isinstance(layer.get_base_layer(), torch.nn.Linear):
-        return f"{path}.{layer.parameter_name}"
-    return path
+    path = name.replace("_orig_mod.", "").replace("base_model.model.", "")
+    path = path.replace(".base_layer", "")
+    if not isinstance(layer, ParamWrapper):
+        return path
+    owns = layer.parameter_name == "weight" and isinstance(layer.get_base_layer(), _MAPS)
+    return path if owns else f"{path}.{layer.parameter_name}"
 
 
-def verify(peft_model: Any, placement: Placement) -> None:
+def verify(peft_model: Any, placement: Placement, *, adapter_name: str | None = None) -> None:
     """Compare wrapped sites, ranks, scales and the parameter count with the placement.
+
+    Args:
+        peft_model: what ``get_peft_model`` returned, or a trainer's ``model``.
+        placement: what was asked for.
+        adapter_name: the adapter to look at; None is the one that is active.
 
     Raises:
         VerificationError: anything differs; the message names the first differences.
     """
-    differences = _site_differences(wrapped_layers(peft_model), placement)
-    trainable = sum(p.numel() for p in peft_model.parameters() if p.requires_grad)
-    if trainable != placement.trainable_parameters:
-        differences.append(
-            f"{trainable:,} trainable parameters instead of {placement.trainable_parameters:,}"
-        )
+    name = _active(peft_model) if adapter_name is None else adapter_name
+    layers = wrapped_layers(peft_model, adapter_name=name)
+    differences = _site_differences(layers, placement, name)
+    differences += _state_differences(layers, name)
+    differences += _other_adapters(peft_model, name)
+    differences += _count_differences(peft_model, placement)
     if differences:
         shown = "; ".join(differences[:_MOST_SHOWN])
         more = len(differences) - _MOST_SHOWN
@@ -56,7 +67,26 @@ def verify(peft_model: Any, placement: Placement) -> None:
         raise VerificationError(f"the adapters are not the placement's: {shown}{tail}")
 
 
-def _site_differences(layers: dict[str, LoraLayer], placement: Placement) -> list[str]:
+def _active(peft_model: Any) -> str:
+    """Return the name of the active adapter."""
+    names = sorted(
+        {
+            name
+            for module in peft_model.modules()
+            if isinstance(module, LoraLayer)
+            for name in module.active_adapters
+        }
+    )
+    if len(names) > 1:
+        raise VerificationError(
+            f"several adapters are active: {', '.join(names)}; say which one with adapter_name"
+        )
+    return names[0] if names else ADAPTER_NAME
+
+
+def _site_differences(
+    layers: dict[str, LoraLayer], placement: Placement, adapter_name: str
+) -> list[str]:
     wanted = {adapter.site.path: adapter for adapter in placement.adapters}
     differences = [f"{path} is not adapted" for path in wanted if path not in layers]
     differences += [f"{path} is adapted and should not be" for path in layers if path not in wanted]
@@ -64,9 +94,40 @@ def _site_differences(layers: dict[str, LoraLayer], placement: Placement) -> lis
         layer = layers.get(path)
         if layer is None:
             continue
-        rank, scale = layer.r[ADAPTER_NAME], layer.scaling[ADAPTER_NAME]
+        rank, scale = layer.r[adapter_name], layer.scaling[adapter_name]
         if rank != adapter.rank:
             differences.append(f"{path} has rank {rank} instead of {adapter.rank}")
         if not math.isclose(scale, placement.scale(adapter), rel_tol=_SCALE_TOLERANCE):
             differences.append(f"{path} has scale {scale} instead of {placement.scale(adapter)}")
     return differences
+
+
+def _state_differences(layers: dict[str, LoraLayer], adapter_name: str) -> list[str]:
+    """Return which adapters are there and do not take part in the forward pass."""
+    found = []
+    for path, layer in layers.items():
+        if layer.merged:
+            found.append(f"{path} is merged into its base")
+        elif layer.disable_adapters or adapter_name not in layer.active_adapters:
+            found.append(f"{path} is adapted, and the adapter {adapter_name} is switched off")
+    return found
+
+
+def _other_adapters(peft_model: Any, adapter_name: str) -> list[str]:
+    """Return which other adapters take part, as after a second `get_peft_model`."""
+    found: dict[str, int] = {}
+    for module in peft_model.modules():
+        if isinstance(module, LoraLayer) and not module.disable_adapters:
+            for name in module.active_adapters:
+                if name != adapter_name and name in module.r:
+                    found[name] = found.get(name, 0) + 1
+    return [f"the adapter {name} is active, too, at {n} sites" for name, n in found.items()]
+
+
+def _count_differences(peft_model: Any, placement: Placement) -> list[str]:
+    trainable = sum(p.numel() for p in peft_model.parameters() if p.requires_grad)
+    wanted = placement.trainable_parameters
+    if trainable == wanted:
+        return []
+    hint = "" if trainable else " (PeftModel.from_pretrained needs is_trainable=True to train on)"
+    return [f"{trainable:,} trainable parameters instead of {wanted:,}{hint}"]
