@@ -305,7 +305,7 @@ def test_shared_experts_stand_beside_routed_ones(read_config):
         "shared_expert.gate_proj": "shared_expert.gate",
         "shared_expert.up_proj": "shared_expert.up",
         "shared_expert.down_proj": "shared_expert.down",
-        "shared_expert_gate": "other",
+        "shared_expert_gate": "router",  # one number per token: how much it counts
     }
 
 

@@ -15,7 +15,7 @@ class Cells(HTMLParser):
         super().__init__()
         self.rows, self.inside = [], False
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag, attrs):  # noqa: ARG002
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -64,4 +64,12 @@ def test_every_text_of_a_model_is_escaped():
     anatomy = replace(anatomies.gpt2(8, 1, vocabulary=64), model=evil, architecture=evil)
     for html in (anatomy._repr_html_(), place(anatomy, "all")._repr_html_()):
         assert "<script" not in html
-        assert set(re.findall(r"<(\w+)", html)) <= {"div", "table", "thead", "tbody", "tr", "th", "td"}
+        assert set(re.findall(r"<(\w+)", html)) <= {
+            "div",
+            "table",
+            "thead",
+            "tbody",
+            "tr",
+            "th",
+            "td",
+        }

@@ -116,10 +116,12 @@ def test_the_counts_that_the_guide_states(workplace):
 
 
 def test_the_trials_of_the_small_study(workplace):
+    from loratlas.study.resolve import resolve_study
     from loratlas.study.trials import num_trials
 
     stated = re.search(r"swept make .* = (\d+) trials", GUIDE.read_text())
-    assert num_trials(load_study(Path("small.yaml"))) == int(stated[1])
+    study = load_study(Path("small.yaml"))
+    assert num_trials(study, resolve_study(study, read(study.model.name))) == int(stated[1])
 
 
 def test_the_warnings_that_the_guide_names_exist():

@@ -38,7 +38,7 @@ def run(headings, capsys):
 
 def test_placing_linting_and_a_loop_by_hand(capsys):
     printed = run(["Place", "Look through a configuration", "A loop written by hand"], capsys)
-    stated = re.findall(r'# ([\d,]+)$', sections()["Place"], re.MULTILINE)
+    stated = re.findall(r"# ([\d,]+)$", sections()["Place"], re.MULTILINE)
     assert printed["Place"].split() == stated
     told = printed["Look through a configuration"].splitlines()
     assert [line.split(":")[0] for line in told[:-1]] == [

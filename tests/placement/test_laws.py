@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import anatomies
 from loratlas.errors import PlacementError
+from loratlas.placement.explain import read_peft
 from loratlas.placement.expressions import (
     Combined,
     Counted,
@@ -20,7 +21,8 @@ from loratlas.placement.expressions import (
     Scoped,
     Word,
 )
-from loratlas.placement.placement import Adapter, Placement
+from loratlas.placement.peft_config import adapter_config
+from loratlas.placement.placement import Adapter, Placement, place
 from loratlas.placement.resolve import Resolver
 from loratlas.placement.rules import parse
 
@@ -169,3 +171,39 @@ def test_placements_follow_the_laws_of_sets(a, b):
 def test_digests_are_equal_exactly_when_nothing_differs(a, b):
     assert (a.digest == b.digest) == (not a.diff(b)) == (a == b)
     assert Placement.from_json(a.to_json(), T5) == a if a.adapters else True
+
+
+parts = st.lists(
+    st.tuples(
+        st.sampled_from(["attention.q", "attention.o", "cross_attention.v", "feed_forward"]),
+        st.sampled_from(["", " @ encoder", " @ decoder @ last(1)", " @ layers(..50%)"]),
+        st.none() | st.integers(1, 5),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@LAWS
+@given(parts, st.sampled_from(["constant", "alpha/r", "rslora"]))
+def test_text_yaml_placement_and_peft_configuration_say_the_same(chosen, scaling):
+    """Text, YAML, placement, saved placement and configuration: one set of ranks and scales."""
+    text = " + ".join(f"({word}{scope}){f':{r}' if r else ''}" for word, scope, r in chosen)
+    placed = attempt(lambda: place(T5, text, rank=3, alpha=6, scaling=scaling))
+    if placed is None:
+        return
+    again = place(T5, parse(text).to_yaml(), rank=3, alpha=6, scaling=scaling)
+    saved = Placement.from_json(placed.to_json(), T5, scaling=scaling)
+    read = read_peft(adapter_config(placed), T5)
+    assert resolved(again) == resolved(saved) == resolved(read) == resolved(placed)
+    assert again.digest == saved.digest == read.digest == placed.digest
+
+
+def resolved(placement):
+    return {a.site.path: (a.rank, placement.scale(a)) for a in placement.adapters}
+
+
+def test_a_difference_of_scaling_alone_is_a_difference():
+    one, two = (place(T5, "attention.q", rank=4, alpha=8, scaling=s) for s in ("rslora", "alpha/r"))
+    assert len(one.diff(two).changed) == len(one.adapters)
+    assert not one.diff(one)

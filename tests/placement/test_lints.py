@@ -147,3 +147,81 @@ def test_alphas_of_a_file_that_the_study_does_not_use(tmp_path):
 def test_a_lint_is_plain_data():
     (lint,) = found(MIXTRAL, "router", rank=2)
     assert lint.to_json() == {"code": "router-adapted", "message": lint.message}
+
+
+DENSE_FIRST = anatomies.qwen3_moe()
+
+
+def test_a_word_that_reaches_only_some_layers():
+    (given,) = messages("role-partial", DENSE_FIRST, "expert")
+    assert given == (
+        "expert reaches layers 1 of the decoder; layers 0 hold feed_forward.gate (1), "
+        "feed_forward.up (1), feed_forward.down (1) instead"
+    )
+    (given,) = messages("role-partial", DENSE_FIRST, "feed_forward.gate | attention")
+    assert given.startswith("feed_forward.gate reaches layers 0 of the decoder; layers 1 hold")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "feed_forward",
+        "all",
+        "all - expert",
+        "expert | dense_feed_forward",
+        "expert:2 + dense_feed_forward:4",
+        "expert @ last(1)",
+        "attention & all",
+    ],
+)
+def test_a_word_whose_gap_is_filled_or_out_of_scope_is_not_told(rule):
+    assert messages("role-partial", DENSE_FIRST, rule) == []
+
+
+def test_a_stack_that_a_word_does_not_reach_is_no_gap():
+    assert messages("role-partial", anatomies.t5(), "cross_attention") == []
+
+
+def test_attention_in_some_layers_of_a_hybrid():
+    sites = [
+        anatomies.site("layers.0.in_proj", "recurrent.in_proj", 8, 8, stack="decoder", layer=0),
+        anatomies.site("layers.1.q", "attention.q", 8, 8, stack="decoder", layer=1),
+    ]
+    hybrid = anatomies.anatomy("hybrid", {"decoder": 2}, sites, 1_000, tied_head=False)
+    (given,) = messages("role-partial", hybrid, "attention")
+    assert given.endswith("layers 0 hold recurrent.in_proj (1) instead")
+    assert messages("role-partial", hybrid, "attention | recurrent") == []
+
+
+def test_checkpointing_undoes_a_frozen_prefix():
+    def told(rule, anatomy=LLAMA):
+        parsed = parse(rule)
+        found = lints(parsed, place(anatomy, parsed), anatomy, checkpointing=True)
+        return [each.message for each in found if each.code == "frozen-prefix-lost"]
+
+    (given,) = told("attention @ last(1)")
+    assert given.startswith("3 layers lie below the lowest adapter")
+    assert told("head")[0].startswith("4 layers")
+    assert told("all") == []
+    assert told("embedding | head") == []
+    assert told("all @ decoder @ last(1)", anatomies.t5())[0].startswith("4 layers")
+    assert messages("frozen-prefix-lost", LLAMA, "attention @ last(1)") == []
+
+
+def test_two_towers_of_one_model(tmp_path):
+    """Read from a real configuration: the reason by which a tower is known is the anatomy's."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+
+    from loratlas.anatomy.read import read
+
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**small, num_hidden_layers=2, image_size=8, patch_size=4),
+        text_config=LlamaConfig(**small, num_hidden_layers=2, vocab_size=64),
+        architectures=["LlavaForConditionalGeneration"],
+    )
+    config.save_pretrained(tmp_path)
+    llava = read(tmp_path)
+    (given,) = messages("mixed-towers", llava, "names(q_proj)")
+    assert given.startswith("2 sites of the language model and 2 of another tower are adapted")
+    assert messages("mixed-towers", llava, "attention") == []

@@ -11,7 +11,13 @@ from loratlas.placement.patterns import matches
 
 NAMES = ["model.layers.0.self_attn.q_proj", "model.layers.11.mlp.up_proj", "lm_head"]
 # The second half is too involved to be evaluated here and goes to the second interpreter.
-EXPRESSIONS = ["lm_head", r".*\.q_proj", r".*\.(q_proj|up_proj)", r"(?:.*\.)?(l+m?_?h*e+a*d)+", "x*"]
+EXPRESSIONS = [
+    "lm_head",
+    r".*\.q_proj",
+    r".*\.(q_proj|up_proj)",
+    r"(?:.*\.)?(l+m?_?h*e+a*d)+",
+    "x*",
+]
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -281,7 +281,9 @@ def test_what_mamba_kernels_read_directly_is_refused_before_peft_does():
         for name, role in (("in_proj", "recurrent.in_proj"), ("out_proj", "recurrent.out_proj"))
     ]
     mamba = anatomies.anatomy("mamba", {"decoder": 1}, sites, 1_000, tied_head=False)
-    with pytest.raises(PlacementError, match=r"PEFT does not adapt backbone\.layers\.0\.mixer\.out"):
+    with pytest.raises(
+        PlacementError, match=r"PEFT does not adapt backbone\.layers\.0\.mixer\.out"
+    ):
         to_peft(place(mamba, "recurrent"))
     assert to_peft(place(mamba, "recurrent - names(out_proj)")).r == 8
 

@@ -190,3 +190,29 @@ def test_what_is_no_yaml_form_is_told(data, message):
     with pytest.raises(RuleError) as error:
         parse(data)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["|".join(["attention"] * 1000), "all" + " - head" * 151, "(" * 300 + "all" + "|head)" * 300],
+)
+def test_a_rule_too_deep_to_be_read_is_told(text):
+    with pytest.raises(RuleError, match="more than 150 operators in a row"):
+        parse(text)
+
+
+def test_many_parts_brackets_and_a_long_chain_are_read():
+    assert len(parse("+".join(["attention"] * 500)).parts) == 500
+    assert parse("(" * 2000 + "all" + ")" * 2000) == parse("all")
+    chain = parse(" | ".join(["attention"] * 140))
+    assert parse(str(chain)) == chain
+
+
+@pytest.mark.parametrize(
+    "text", ["all:{}", "all @ layers({})", "all @ first({})", "all @ layers(0.{}%..)"]
+)
+def test_a_number_too_long_to_be_read_is_told(text):
+    with pytest.raises(RuleError, match=r"a number of \d+ digits; at most 100 are read"):
+        parse(text.format("1" * 5000))
+    with pytest.raises(RuleError, match="a rank has at most 100 digits"):
+        parse([{"rule": "all", "rank": 10**5000}])

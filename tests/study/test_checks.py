@@ -86,7 +86,7 @@ def test_a_rule_that_cannot_be_read_points_at_the_line_of_the_file(refusal: Refu
 
 def test_an_endless_rule_is_no_recursion_error(refusal: Refusal):
     text = refusal(("full: all", f"full: {' | '.join(['all'] * 2000)}"))
-    assert text.startswith("study.yaml:13: placements.full: the rule joins too many operands")
+    assert text.startswith("study.yaml:13: placements.full: the rule has more than 150 operators")
 
 
 def test_a_study_without_placements(refusal: Refusal, example: str):

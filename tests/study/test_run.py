@@ -228,9 +228,9 @@ def test_several_rates_need_validation_rows(study_folder):
 
 
 def test_rows_that_the_base_cannot_read_are_refused(study_folder, tiny_folder, tmp_path):
-    long = "{source: rows.jsonl, format: prompt_completion, train: 8, test: 8, max_length: 64}"
+    long = "{source: rows.jsonl, format: prompt_completion, train: 8, test: 8, max_length: 200}"
     text = (study_folder / "rows.jsonl").read_text()
-    (study_folder / "rows.jsonl").write_text(text.replace("live?", "live" + " or so" * 60 + "?"))
+    (study_folder / "rows.jsonl").write_text(text.replace(" In ", " In or near " + "Oslo, " * 30))
     with pytest.raises(StudyError, match=r"and .* reads at most 64"):
         run(study_folder, data=long)
     assert not (study_folder / "run").exists()

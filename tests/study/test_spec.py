@@ -230,3 +230,13 @@ KEYS += ["match", "measures", "sweep_seeds", "version", "device", "hypothesis", 
 def test_no_value_of_a_key_ends_in_a_traceback(key: str, value: object):
     lines = [line for line in MINIMAL.splitlines() if not line.startswith(f"{key}:")]
     judge("\n".join([*lines, f"{key}: {json.dumps(value)}"]))
+
+
+def test_a_model_folder_is_looked_for_beside_the_study_file(tmp_path):
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    text = "name: x\nmodel: {}\n"
+    text += "data: {{source: a.jsonl, format: alpaca}}\nplacements: {{full: all}}\n"
+    study = parse_study(text.format("models/mine"), tmp_path / "study.yaml")
+    assert study.model.name == str(tmp_path / "models" / "mine")
+    hub = parse_study(text.format("microsoft/DialoGPT-medium"), tmp_path / "study.yaml")
+    assert hub.model.name == "microsoft/DialoGPT-medium"

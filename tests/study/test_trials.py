@@ -48,7 +48,7 @@ def test_which_trials_a_study_asks_for(write_study):
     rest = at_chosen_rate(study, placements, chosen)
     assert len(rest) == 3 * len(placements)
     assert {cell.seed for cell in rest} == {2, 3, 4}
-    assert num_trials(study) == len(swept) + len(rest)
+    assert num_trials(study, placements) == len(swept) + len(rest)
     none = at_chosen_rate(study, placements, {**chosen, placements[0].name: None})
     assert {cell.placement.name for cell in none} == {p.name for p in placements[1:]}
 
@@ -56,14 +56,20 @@ def test_which_trials_a_study_asks_for(write_study):
 def test_a_single_rate_runs_every_seed_at_once(write_study):
     study = write_study(training="{learning_rate: 1e-4, steps: 1}", seeds="3", sweep_seeds="1")
     placements = [_named(name) for name in study.placements]
-    assert len(sweep(study, placements)) == 3 * len(placements) == num_trials(study)
+    assert len(sweep(study, placements)) == 3 * len(placements) == num_trials(study, placements)
     assert at_chosen_rate(study, placements, dict.fromkeys(study.placements, 1e-4)) == []
+
+
+def test_placements_that_are_the_same_share_their_trials(write_study):
+    study = write_study(training="{learning_rate: 1e-4, steps: 1}", seeds="3")
+    same = [_named("attention"), _named("attention")]
+    assert num_trials(study, same) == 3
 
 
 def _named(name):
     from types import SimpleNamespace
 
-    return SimpleNamespace(name=name)
+    return SimpleNamespace(name=name, placement=SimpleNamespace(digest=f"digest of {name}"))
 
 
 @pytest.fixture

@@ -17,13 +17,17 @@ _LINEAR = "a linear path of its own, without an activation"
 
 
 def find_reasons(maps: Sequence[Node], attentions: Sequence[Node], roles: Roles) -> None:
-    """Note for each map inside a block without a role what it does instead."""
+    """Note for each map inside a block without a role what it does instead.
+
+    A map that feeds nothing but one that shifts, chooses or scales takes part in that.
+    """
     shifting = {id(n) for attention in attentions for n in _behind_scores(attention)}
     for node in reversed(maps):
         if roles.free(node):
             fed = {roles.why.get(n.path) for n in consumers(node, stop_at_sums=True)}
-            known = fed.pop() if len(fed) == 1 else None
-            roles.why.setdefault(node.path, known or _reason(node, shifting))
+            only = fed.pop() if len(fed) == 1 else None
+            shared = only if only in (_SHIFTS, _CHOOSES, _SCALES) else None
+            roles.why.setdefault(node.path, shared or _reason(node, shifting))
 
 
 def _behind_scores(attention: Node) -> list[Node]:

@@ -22,6 +22,9 @@ def command(
     if json:
         print_json(found)
         return
+    if found["num_trials"] is None:
+        print_rich("the run has only begun: its trials are not laid out yet")
+        return
     print_rich(
         f"{found['study'] or run}: {found['done']} of {found['num_trials']} trials done, "
         f"{found['missing']} missing, {found['diverged']} diverged, {found['failed']} failed"

@@ -199,7 +199,10 @@ def _mixed(
     key, values = (op.repeat(run.tape, each, shared if repeated else 1) for each in (key, values))
     # On a CPU the kernel does not take dropout; plain steps are run in its place.
     if eager or (run.blueprint.attention_dropout and run.setting.on_cpu):
-        return _plain(run, query, key, values, pairs, flops, size)
+        mask = None if eager else _additive_mask(run, pairs, across=across)
+        mixed = _plain(run, query, key, values, pairs, flops, size)
+        del mask
+        return mixed
     return op.attention_kernel(
         run.tape,
         query,
@@ -258,6 +261,9 @@ def _plain(
         return op.copy(tape, each) if copied and run.rows > 1 else each
 
     repeated = run.blueprint.num_heads != run.blueprint.num_key_value_heads
+    eager = run.setting.attention == "eager"
+    if not eager:  # in the kernel's place queries and keys are scaled, not their products
+        query, key, repeated = op.scale(tape, query), op.scale(tape, key), False
     weights = op.product(
         tape,
         stacked(query, True),
@@ -266,8 +272,9 @@ def _plain(
         num_elements=scores,
         growth="pair",
     )
-    weights = op.scale(tape, weights)
-    weights = op.add_constant(tape, weights)
+    if eager:
+        weights = op.scale(tape, weights)
+        weights = op.add_constant(tape, weights)
     weights = op.cast(tape, op.keeps_result(tape, op.cast(tape, weights, FLOAT32)), query.width)
     weights = op.dropout(tape, weights, run.blueprint.attention_dropout)
     mixed = op.product(

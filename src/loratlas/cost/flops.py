@@ -14,8 +14,9 @@ and so for gated, grouped-query, two-stack and expert models too. It is our own 
 against ``torch.utils.flop_counter.FlopCounterMode``.
 
 Known discrepancies: only matrix products count, as there. Fused attention computes the scores
-once more on the way back, which neither counts (its counter says 0 for them on a CPU). Rotary
-angles are a product of 1 to T and are left out, with less than 0.1% even of a tiny model.
+once more on the way back, which neither counts (its counter says 0 for them on a CPU). Tables
+of positions are taken to be looked up once for all rows, which matters only where they carry an
+adapter.
 """
 
 from collections.abc import Mapping

@@ -76,6 +76,8 @@ class Estimator:
         )
 
     def _unknown_memory(self) -> str | None:
+        if not self._setting.on_cpu:
+            return "peak memory on a GPU: the account has been held against CPUs only"
         if not self._setting.blueprint.is_described:
             return (
                 f"the peak memory of {self._anatomy.model_type} models is not modelled: "

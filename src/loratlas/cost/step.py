@@ -388,12 +388,13 @@ def _loss(run: Pass, layout: Layout, value: Value, num_rows: int) -> Value:
     """Return the loss: head, log-softmax, the labels' mean."""
     tape = run.tape
     logits = apply(run, layout.head, value, num_rows)
-    logits = op.cast(tape, logits, FLOAT32)
+    if [stack.name for stack in layout.stacks] == ["decoder"]:
+        # Causal models take their loss in fp32, others in the base's type.
+        logits = op.cast(tape, logits, FLOAT32)
     labels = tape.new(2 * num_rows, _INDEX_BYTES)
     likelihood = op.keeps_result(tape, logits)
     size = logits.num_elements
-    node = tape.node((likelihood,), lambda _: (tape.new(size, FLOAT32),), (labels,))
-    likelihood_storage = likelihood.storage
-    if node is not None:
-        node.saved = (labels, likelihood_storage)
-    return tape.value(1, FLOAT32, node)
+    width = likelihood.width
+    saved = (labels, likelihood.storage)
+    node = tape.node((likelihood,), lambda _: (tape.new(size, width),), saved)
+    return tape.value(1, width, node)

@@ -83,8 +83,18 @@ def estimator_of(study: StudySpec, anatomy: Anatomy, workload: Workload) -> Esti
         workload=workload,
         dropout=study.lora.dropout,
         width=BYTES_PER_PARAMETER[study.training.dtype],
+        on_cpu=_runs_on_cpu(study),
     )
     return Estimator(anatomy, setting)
+
+
+def _runs_on_cpu(study: StudySpec) -> bool:
+    if study.device != "auto":
+        return study.device == "cpu"
+    # Imported here because only torch knows what this machine has.
+    from loratlas.train.base import pick_device
+
+    return pick_device(study.device).type == "cpu"
 
 
 def _config(study: StudySpec) -> Mapping[str, Any]:
@@ -167,8 +177,8 @@ def plan_study(
         "base_parameters": anatomy.num_parameters,
         "workload": None if rows is None or workload is None else _workload(rows, workload),
         "placements": each,
-        "num_trials": num_trials(study),
-        "seconds": _total_seconds(study, each),
+        "num_trials": num_trials(study, placements),
+        "seconds": _total_seconds(each, num_trials(study, placements)),
         "power": None,
     }
 
@@ -225,9 +235,9 @@ def _workload(rows: Rows, workload: Workload) -> dict[str, Any]:
     }
 
 
-def _total_seconds(study: StudySpec, placements: Mapping[str, Mapping[str, Any]]) -> float | None:
+def _total_seconds(placements: Mapping[str, Mapping[str, Any]], trials: int) -> float | None:
     """Return the seconds of all trials one after another, None where one is not known."""
     known = [found["seconds"] for found in placements.values()]
     if any(each is None for each in known):
         return None
-    return float(sum(known)) * num_trials(study) / len(known)
+    return float(sum(known)) * trials / len(known)

@@ -97,9 +97,8 @@ def _carry_out(work: _Work) -> None:
     _keep_setting(work)
     _score_base(work)
     _probe_placements(work)
-    work.listener.begin(
-        f"training {num_trials(work.study)} trials", num_trials(work.study) * work.steps_per_trial
-    )
+    trials = num_trials(work.study, work.placements)
+    work.listener.begin(f"training {trials} trials", trials * work.steps_per_trial)
     if len(work.study.training.learning_rate) == 1:
         only = work.study.training.learning_rate[0]
         work.store.set_meta("chosen", dict.fromkeys(work.study.placements, only))
@@ -117,7 +116,7 @@ def _keep_setting(work: _Work) -> None:
     store.set_placements([_placement_record(placement) for placement in work.placements])
     store.set_meta("study", as_stored(work.study))
     store.set_meta("name", work.study.name)
-    store.set_meta("num_trials", num_trials(work.study))
+    store.set_meta("num_trials", num_trials(work.study, work.placements))
     store.set_meta("steps_per_trial", work.steps_per_trial)
     store.set_meta("base_parameters", work.request.base.num_parameters)
     store.set_meta("environment", work.bench.environment)

@@ -134,7 +134,7 @@ def _frozen(read: fields.StudyFields, document: Document) -> StudySpec:
     training = read.training.model_dump(exclude={"learning_rate"})
     return StudySpec(
         name=read.name,
-        model=_model(read),
+        model=_model(read, document.path.absolute().parent),
         data=_data(read.data),
         placements=placements,
         baseline=read.baseline or next(iter(placements)),
@@ -153,14 +153,20 @@ def _frozen(read: fields.StudyFields, document: Document) -> StudySpec:
     )
 
 
-def _model(read: fields.StudyFields) -> ModelRef:
+def _model(read: fields.StudyFields, root: Path) -> ModelRef:
     if isinstance(read.model, str):
-        return ModelRef(name=read.model, trust_remote_code=read.trust_remote_code)
+        name = _beside(read.model, root)
+        return ModelRef(name=name, trust_remote_code=read.trust_remote_code)
     return ModelRef(
-        name=read.model.name,
+        name=_beside(read.model.name, root),
         revision=read.model.revision,
         trust_remote_code=read.model.trust_remote_code or read.trust_remote_code,
     )
+
+
+def _beside(name: str, root: Path) -> str:
+    """Return the path of a model folder that lies beside the study file, else the name itself."""
+    return str(root / name) if (root / name).exists() else name
 
 
 def _data(read: fields.DataFields) -> DataSpec:

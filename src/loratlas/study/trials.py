@@ -63,10 +63,14 @@ def at_chosen_rate(
     ]
 
 
-def num_trials(study: StudySpec) -> int:
-    """Return how many trials a study asks for when every placement gets a rate."""
+def num_trials(study: StudySpec, placements: Sequence[ResolvedPlacement]) -> int:
+    """Return how many trials a study asks for when every placement gets a rate.
+
+    Placements that resolve to the same sites, ranks and scales share their trials.
+    """
     swept = len(swept_seeds(study)) * len(study.training.learning_rate)
-    return len(study.placements) * (swept + len(study.seeds) - len(swept_seeds(study)))
+    distinct = len({placement.placement.digest for placement in placements})
+    return distinct * (swept + len(study.seeds) - len(swept_seeds(study)))
 
 
 def choose_learning_rate(trials: Iterable[Validated]) -> float | None:
