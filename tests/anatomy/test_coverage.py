@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 
 import pytest
+from model_classes import classes, default_config, small_config
 from transformers import LlamaConfig
 
 from loratlas.anatomy.read import read
 from loratlas.anatomy.sites import Anatomy
 from loratlas.errors import ModelError
-from model_classes import classes, default_config, small_config
 
 # Classes of the library that do not build from their own default configuration, with the
 # reason. Another version, or Pillow, may mend one; a new one fails the test.
@@ -25,7 +25,13 @@ DO_NOT_BUILD: Mapping[str, str] = {
     "Qwen4ExpForCausalLM": "its default configuration leaves widths open",
 }
 
-MEASURED = 0.95
+# Convolutions of width 1 for maps, and a model that runs with sound only.
+WITHOUT_SITES_IN_BLOCKS = {
+    "SqueezeBertForMaskedLM",
+    "VoxtralRealtimeForConditionalGeneration",
+}
+
+LEAST_COVERAGE = 0.95
 
 
 def _read_class(model_type: str, architecture: str, folder) -> Anatomy | str:
@@ -45,6 +51,7 @@ def _read_class(model_type: str, architecture: str, folder) -> Anatomy | str:
 @pytest.mark.slow
 def test_at_least_95_percent_of_sites_in_blocks_carry_a_role(tmp_path, capsys):
     left: dict[str, Counter[str]] = {}
+    without_blocks: set[str] = set()
     unbuilt: dict[str, str] = {}
     total = 0
     for model_type, architecture in classes():
@@ -54,14 +61,16 @@ def test_at_least_95_percent_of_sites_in_blocks_carry_a_role(tmp_path, capsys):
             continue
         sites = [site for site in found.sites if site.in_block]
         total += len(sites)
+        without_blocks |= set() if sites else {architecture}
         reasons = Counter(str(site.reason) for site in sites if site.role.family == "other")
         if reasons:
             left[f"{model_type} {architecture}"] = reasons
     num_left = sum(reasons.total() for reasons in left.values())
     with capsys.disabled():
         _print(left, unbuilt, num_left, total)
+    assert without_blocks == WITHOUT_SITES_IN_BLOCKS
     assert set(unbuilt) <= set(DO_NOT_BUILD), "a class no longer builds"
-    assert 1 - num_left / total >= MEASURED
+    assert 1 - num_left / total >= LEAST_COVERAGE
 
 
 def _print(left, unbuilt, num_left, total) -> None:

@@ -3,12 +3,16 @@
 from collections import Counter
 
 from transformers import (
+    BartConfig,
     Gemma3nTextConfig,
     Inkling2TextConfig,
+    Mamba2Config,
     Qwen2AudioConfig,
     T5Gemma2Config,
     XLNetConfig,
 )
+
+from loratlas.anatomy.read import read
 
 SMALL = {
     "vocab_size": 99,
@@ -95,6 +99,41 @@ def test_merged_attention_is_self_attention_in_every_layer(read_config):
     decoder = [s for s in anatomy.sites if s.stack == "decoder"]
     roles = Counter(str(s.role) for s in decoder if s.role.family == "attention")
     assert roles == dict.fromkeys((f"attention.{part}" for part in "qkvo"), 2)
+
+
+def test_cross_attention_of_a_decoder_of_its_own_is_cross_attention(read_config):
+    config = BartConfig(
+        vocab_size=99,
+        d_model=32,
+        decoder_layers=2,
+        decoder_ffn_dim=48,
+        decoder_attention_heads=4,
+        architectures=["BartForCausalLM"],
+    )
+    anatomy = read_config(config.to_dict())
+    assert anatomy.stacks == {"decoder": 2}
+    found = Counter(str(s.role) for s in anatomy.sites if s.layer == 1)
+    assert found == dict.fromkeys(
+        [
+            *(f"attention.{part}" for part in "qkvo"),
+            *(f"cross_attention.{part}" for part in "qkvo"),
+            "feed_forward.up",
+            "feed_forward.down",
+        ],
+        1,
+    )
+
+
+def test_infinity_in_a_saved_configuration_is_read(write_config):
+    config = Mamba2Config(
+        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_heads=4, head_dim=16, n_groups=1
+    )
+    folder = write_config({})
+    config.architectures = ["Mamba2ForCausalLM"]
+    config.save_pretrained(folder)
+    assert "Infinity" in (folder / "config.json").read_text()
+    roles = [str(s.role) for s in read(folder, cache=False).sites if s.in_block]
+    assert roles == ["recurrent.in", "recurrent.out"] * 2
 
 
 def test_towers_stand_apart_from_the_language_model(read_config):

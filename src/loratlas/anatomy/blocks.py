@@ -36,6 +36,15 @@ def site_path(path: str, module: nn.Module, parameter: str) -> str:
     return f"{path}.{parameter}" if path else parameter
 
 
+def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
+    """Map each parameter to the sites it belongs to: several when it is tied."""
+    owners: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(site_path(path, module, name))
+    return owners
+
+
 def block_places(model: nn.Module) -> Mapping[str, Place]:
     """Return the place of every module and parameter that lies in a block, by its path."""
     groups: dict[tuple[str, int], int] = {}

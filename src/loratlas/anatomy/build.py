@@ -184,8 +184,10 @@ def example_inputs(model: PreTrainedModel) -> Iterator[dict[str, Tensor]]:
 def encoder_states(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return states of an encoder, shape (1, tokens, width), where a decoder takes them."""
     accepted = inspect.signature(model.forward).parameters
-    width = getattr(model.config, "cross_attention_hidden_size", None)
-    shape = (1, _NUM_DECODER_TOKENS, int(width or getattr(model.config, "hidden_size", 0)))
+    config: Any = model.config
+    own = getattr(config, "hidden_size", 0)
+    width = getattr(config, "cross_attention_hidden_size", None) or own
+    shape = (1, _NUM_DECODER_TOKENS, width)
     names = ("encoder_hidden_states", "cross_attention_states")
     return {name: torch.zeros(shape, device="meta") for name in names if name in accepted}
 

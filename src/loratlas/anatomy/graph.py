@@ -99,3 +99,14 @@ def consumers(start: Node, *, stop_at_sums: bool = False) -> list[Node]:
 
 
 _CONSUMERS = frozenset({Kind.MAP, Kind.ATTENTION})
+
+
+def joined(kind: Kind, values: list[Node]) -> Node:
+    """Return a node over several values; a single one stays what it is."""
+    return values[0] if len(values) == 1 else Node(kind, tuple(values))
+
+
+def origins(node: Node) -> list[Node]:
+    """Return the maps and sums that a value comes from."""
+    stop = SOURCES | {Kind.ADD}
+    return [n for n in walk(node, lambda n: n.inputs, stop) if n.kind in stop]

@@ -32,7 +32,15 @@ def factors(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[T
     return given[left], given[right]
 
 
-def summed_shape(equation: str, weight: Tensor, *, swapped: bool) -> tuple[int, int]:
+def summed(name: str, args: tuple[Any, ...], weight: Tensor) -> tuple[int, int] | None:
+    """Return d_in and d_out where einsum gives them, else None."""
+    if name != "einsum" or "." in args[0]:
+        return None
+    first, *rest = tensors_in(args[1:])
+    return _summed_shape(args[0], weight, swapped=first is weight) if len(rest) == 1 else None
+
+
+def _summed_shape(equation: str, weight: Tensor, *, swapped: bool) -> tuple[int, int]:
     """Return d_in and d_out of a weight that einsum multiplies with a value.
 
     The sum may run over several dimensions of the weight, or over its first, as where

@@ -63,7 +63,8 @@ class Site:
         num_experts: number of experts that the parameter holds, None for one map.
         kind: how the weights are stored. ``conv1d`` is GPT-2's transposed linear map;
             ``expert`` is a bare parameter, which PEFT reaches by ``target_parameters``:
-            the stacked matrices of experts, or the one matrix of a router.
+            the stacked matrices of experts, or one matrix, as of a router. Without a
+            role it may be one that PEFT would misread, and the reason says so.
         reason: why the role is ``other``; None for any other role.
     """
 

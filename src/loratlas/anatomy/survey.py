@@ -36,7 +36,7 @@ def survey(name: str, model: PreTrainedModel) -> Anatomy:
         flow=flow,
         places=places,
         stacks=stacks,
-        towers=silent_towers(model, flow.ran),
+        towers={} if flow.failure else silent_towers(model, flow.ran),
         head=head_path(model),
     )
     sites = tuple(_site(weight, whole) for weight in weights(model, flow, places))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from loratlas.anatomy import operations, oracle
-from loratlas.anatomy.blocks import site_path
-from loratlas.anatomy.graph import SOURCES, Kind, Node, walk
-from loratlas.anatomy.products import factors, scores_behind, summed_shape, tensors_in
+from loratlas.anatomy.blocks import parameter_owners
+from loratlas.anatomy.graph import Kind, Node, joined, origins
+from loratlas.anatomy.products import factors, scores_behind, summed, tensors_in
 
 _NODE = "_loratlas_node"
 
@@ -45,7 +45,7 @@ class Tracer(TorchFunctionMode):
         self.ran: set[str] = set()
         self._streams = 0
         self._running: list[str] = []
-        self._owners = _parameter_owners(model)
+        self._owners = parameter_owners(model)
         self._hooks = [
             hook
             for path, module in model.named_modules()
@@ -152,7 +152,7 @@ class Tracer(TorchFunctionMode):
         if operations.writes_in_place(name):
             setattr(args[0], _NODE, node)
             if (base := args[0]._base) is not None:
-                setattr(base, _NODE, _joined(Kind.MERGE, [n for n in (node_of(base), node) if n]))
+                setattr(base, _NODE, joined(Kind.MERGE, [n for n in (node_of(base), node) if n]))
         if isinstance(kwargs.get("out"), Tensor):
             setattr(kwargs["out"], _NODE, node)
 
@@ -193,7 +193,7 @@ class Tracer(TorchFunctionMode):
             if name in operations.SUMS
             else Kind.MERGE
         )
-        return _joined(kind, values)
+        return joined(kind, values)
 
     def _part(self, name: str, args: tuple[Any, ...], values: list[Node], result: Any) -> Node:
         """Return the node of a selection; scores picked by their own top-k are a choice."""
@@ -202,10 +202,10 @@ class Tracer(TorchFunctionMode):
         if len(values) > 1:
             picked = [n for n in values if n.kind is Kind.CHOICE]
             others = [n for n in values if n.kind is not Kind.CHOICE]
-            chosen = {id(m) for n in picked for m in _origin(n)}
-            if picked and all({id(m) for m in _origin(n)} & chosen for n in others):
+            chosen = {id(m) for n in picked for m in origins(n)}
+            if picked and all({id(m) for m in origins(n)} & chosen for n in others):
                 return Node(Kind.CHOICE, tuple(values))
-            return _joined(Kind.MERGE, values)
+            return joined(Kind.MERGE, values)
         node = values[0]
         if node.kind in (Kind.PARAMETER, Kind.CHOICE) or not isinstance(result, Tensor):
             return node
@@ -236,10 +236,10 @@ class Tracer(TorchFunctionMode):
         is_weight = [n.kind is Kind.PARAMETER for n in (left, right)]
         if is_weight == [False, True]:
             shape = second.shape[-2:] if second.dim() > 1 else (second.shape[-1], 1)
-            return self._map(left, right, *(_summed(name, args, second) or shape))
+            return self._map(left, right, *(summed(name, args, second) or shape))
         if is_weight == [True, False]:
             shape = (first.shape[-1], first.shape[-2] if first.dim() > 1 else 1)
-            return self._map(right, left, *(_summed(name, args, first) or shape))
+            return self._map(right, left, *(summed(name, args, first) or shape))
         if is_weight == [True, True]:
             return left
         return self._product_of_values(left, right)
@@ -259,7 +259,7 @@ class Tracer(TorchFunctionMode):
         if node.kind is not Kind.PARAMETER or not node.path or tensor.dim() < 2:
             return node
         rows, columns = tensor.shape[-2:] if tensor is second else tensor.shape[-1:-3:-1]
-        return self._map(None, node, *(_summed(name, args, tensor) or (rows, columns)))
+        return self._map(None, node, *(summed(name, args, tensor) or (rows, columns)))
 
     def _map(self, value: Node | None, weight: Node, d_in: int, d_out: int) -> Node:
         """Record a linear map; a weight that a choice picked keeps the choice as an input."""
@@ -305,35 +305,8 @@ class Tracer(TorchFunctionMode):
         return node
 
 
-def _summed(name: str, args: tuple[Any, ...], weight: Tensor) -> tuple[int, int] | None:
-    """Return d_in and d_out where einsum gives them, else None."""
-    if name != "einsum" or "." in args[0]:
-        return None
-    first, *rest = tensors_in(args[1:])
-    return summed_shape(args[0], weight, swapped=first is weight) if len(rest) == 1 else None
-
-
-def _parameter_owners(model: nn.Module) -> dict[int, list[str]]:
-    """Map each parameter to the sites it belongs to: several when it is tied."""
-    owners: dict[int, list[str]] = {}
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(site_path(path, module, name))
-    return owners
-
-
 def _values(sources: list[Node]) -> list[Node]:
     """Leave out repetitions, and parameters that only scale or shift a value."""
     distinct = list(dict.fromkeys(sources))
     values = [n for n in distinct if n.kind is not Kind.PARAMETER]
     return values or distinct[:1]
-
-
-def _joined(kind: Kind, values: list[Node]) -> Node:
-    return values[0] if len(values) == 1 else Node(kind, tuple(values))
-
-
-def _origin(node: Node) -> list[Node]:
-    """Return the maps and sums that a value comes from."""
-    stop = SOURCES | {Kind.ADD}
-    return [n for n in walk(node, lambda n: n.inputs, stop) if n.kind in stop]

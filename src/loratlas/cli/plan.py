@@ -76,9 +76,9 @@ def _read_pilot(run: Path) -> "Pilot":
 
 
 def _show(plan: dict[str, Any]) -> None:
-    from loratlas.report.plans import plan_cost_table, plan_notes, plan_table
+    from loratlas.report.plans import plan_notes, plan_tables
 
-    print_rich(plan_table(plan), plan_cost_table(plan))
+    print_rich(*plan_tables(plan))
     for name, found in plan["placements"].items():
         for warning in found["warnings"]:
             print_rich(f"{name}: {warning['code']}: {warning['message']}")

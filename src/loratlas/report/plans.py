@@ -3,43 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from loratlas.report.tables import UNKNOWN
+from loratlas.report.narrow import UNKNOWN, Column, by_placement, percent
 
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 _MIB, _GIB = 2**20, 2**30
 
 
-def plan_table(plan: Mapping[str, Any]) -> Table:
-    """Return what each placement of a study is, before anything is spent."""
-    table = Table(
-        title=f"{escape(plan['study'])} on {escape(plan['model'])} "
-        f"({plan['base_parameters']:,} parameters)",
-        title_justify="left",
-    )
-    table.add_column("placement")
-    table.add_column("rule")
-    for header in (
-        "sites", "rank", "parameters", "to match", "of model", "less than full tuning",
-        "less than baseline", "adapter",
-    ):  # fmt: skip
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, found in plan["placements"].items():
-        table.add_row(escape(name), escape(found["rule"]), *_placement_cells(found))
-    return table
-
-
-def plan_cost_table(plan: Mapping[str, Any]) -> Table:
-    """Return what an optimiser step of each placement computes and holds, and a trial's time."""
-    table = Table(title="cost of one optimiser step, and of one trial", title_justify="left")
-    table.add_column("placement")
-    for header in ("forward", "backward", "FLOPs", "peak memory", "above weights", "trial"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, found in plan["placements"].items():
-        table.add_row(escape(name), *_cost_cells(found))
-    return table
+def plan_tables(plan: Mapping[str, Any]) -> list[Table]:
+    """Return what each placement of a study is, and what it costs, before anything is spent."""
+    title = f"{plan['study']} on {plan['model']} ({plan['base_parameters']:,} parameters)"
+    return [
+        by_placement(title, _SITES, plan, folded=("rule",)),
+        by_placement("its adapters", _ADAPTERS, plan),
+        by_placement("one optimiser step, and one trial", _COST, plan),
+    ]
 
 
 def plan_notes(plan: Mapping[str, Any]) -> list[str]:
@@ -63,33 +42,6 @@ def _trials(plan: Mapping[str, Any]) -> str:
     if plan["seconds"] is None:
         return f"{plan['num_trials']} trials"
     return f"{plan['num_trials']} trials, {duration(plan['seconds'])} of training one after another"
-
-
-def _placement_cells(found: Mapping[str, Any]) -> list[str]:
-    difference = found["difference_to_match"]
-    return [
-        str(found["num_sites"]),
-        ", ".join(map(str, found["ranks"])),
-        f"{found['trainable_parameters']:,}",
-        "" if difference is None else f"{difference:+,}",
-        f"{found['percent_of_base_and_adapters']:.2f}%",
-        f"{found['percent_saved_against_full_fine_tuning']:.2f}%",
-        f"{found['percent_saved_against_baseline']:.2f}%",
-        f"{found['adapter_bytes'] / _MIB:,.1f} MiB",
-    ]
-
-
-def _cost_cells(found: Mapping[str, Any]) -> list[str]:
-    memory = found["memory"]
-    seconds = found["seconds"]
-    return [
-        operations(found["forward_flops_per_step"]),
-        operations(found["backward_flops_per_step"]),
-        operations(found["flops_per_step"]),
-        size(found["peak_memory_bytes"]),
-        size(None if memory is None else found["peak_memory_bytes"] - memory["weights"]),
-        UNKNOWN if seconds is None else duration(seconds),
-    ]
 
 
 def operations(flops: float | None) -> str:
@@ -118,3 +70,42 @@ def duration(seconds: float) -> str:
     if seconds < 2 * 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:,.1f} h"
+
+
+def _off_match(found: Mapping[str, Any]) -> str:
+    difference = found["difference_to_match"]
+    return "" if difference is None else f"{difference:+,}"
+
+
+def _above_weights(found: Mapping[str, Any]) -> str:
+    memory = found["memory"]
+    return size(None if memory is None else found["peak_memory_bytes"] - memory["weights"])
+
+
+def _trial_time(found: Mapping[str, Any]) -> str:
+    return UNKNOWN if found["seconds"] is None else duration(found["seconds"])
+
+
+_SITES: list[Column] = [
+    ("sites", lambda found: str(found["num_sites"])),
+    ("rank", lambda found: ", ".join(map(str, found["ranks"]))),
+    ("parameters", lambda found: f"{found['trainable_parameters']:,}"),
+    ("off the match", _off_match),
+    ("rule", lambda found: found["rule"]),
+]
+_ADAPTERS: list[Column] = [
+    ("of base\nand adapters", lambda found: percent(found, "percent_of_base_and_adapters")),
+    (
+        "less than\nfull tuning",
+        lambda found: percent(found, "percent_saved_against_full_fine_tuning"),
+    ),
+    ("less than\nbaseline", lambda found: percent(found, "percent_saved_against_baseline")),
+    ("bytes\non disk", lambda found: size(found["adapter_bytes"])),
+]
+_COST: list[Column] = [
+    ("forward\nFLOPs", lambda found: operations(found["forward_flops_per_step"])),
+    ("backward\nFLOPs", lambda found: operations(found["backward_flops_per_step"])),
+    ("peak\nmemory", lambda found: size(found["peak_memory_bytes"])),
+    ("above the\nweights", _above_weights),
+    ("time of\na trial", _trial_time),
+]

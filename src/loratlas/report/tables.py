@@ -1,15 +1,11 @@
 """How results look as tables in a terminal of 80 columns and more."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.markup import escape
 from rich.table import Table
 
-UNKNOWN = "-"
-
-Column = tuple[str, Callable[[Mapping[str, Any]], str]]
+from loratlas.report.narrow import UNKNOWN, Column, by_placement, narrow_table, percent
 
 
 def results_tables(results: Mapping[str, Any]) -> list[Table]:
@@ -57,7 +53,7 @@ def _loss_table(results: Mapping[str, Any]) -> Table:
         ),
     ]
     headers = ("parameters", "loss", "perplexity", "against baseline")
-    return _table(f"{results['study']}: {results['split']} rows", headers, rows)
+    return narrow_table(f"{results['study']}: {results['split']} rows", headers, rows)
 
 
 def _parameter_table(results: Mapping[str, Any]) -> Table:
@@ -65,14 +61,14 @@ def _parameter_table(results: Mapping[str, Any]) -> Table:
         ("sites", lambda found: str(found["num_sites"])),
         ("rank", lambda found: ", ".join(map(str, found["ranks"]))),
         ("parameters", lambda found: f"{found['trainable_parameters']:,}"),
-        ("of base\nand adapters", lambda found: _percent(found, "percent_of_base_and_adapters")),
+        ("of base\nand adapters", lambda found: percent(found, "percent_of_base_and_adapters")),
         (
             "less than\nfull tuning",
-            lambda found: _percent(found, "percent_saved_against_full_fine_tuning"),
+            lambda found: percent(found, "percent_saved_against_full_fine_tuning"),
         ),
-        ("less than\nbaseline", lambda found: _percent(found, "percent_saved_against_baseline")),
+        ("less than\nbaseline", lambda found: percent(found, "percent_saved_against_baseline")),
     ]
-    return _by_placement("what was adapted", columns, results)
+    return by_placement("what was adapted", columns, results)
 
 
 def _cost_table(results: Mapping[str, Any]) -> Table:
@@ -84,31 +80,7 @@ def _cost_table(results: Mapping[str, Any]) -> Table:
         ("seconds\nper trial", lambda found: figure(found["seconds"], 1)),
         ("peak memory\nabove model", lambda found: _mebibytes(found["peak_memory_bytes"])),
     ]
-    return _by_placement("what it costs", columns, results)
-
-
-def _by_placement(title: str, columns: Sequence[Column], results: Mapping[str, Any]) -> Table:
-    rows = [
-        (name, [show(found) for _, show in columns])
-        for name, found in results["placements"].items()
-    ]
-    return _table(title, [header for header, _ in columns], rows)
-
-
-def _table(title: str, headers: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> Table:
-    table = Table(
-        title=escape(title),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column("placement", overflow="fold", min_width=12)
-    for header in headers:
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, cells in rows:
-        table.add_row(escape(name), *cells)
-    return table
+    return by_placement("what it costs", columns, results)
 
 
 def _trials(found: Mapping[str, Any]) -> str:
@@ -127,10 +99,6 @@ def _with_interval(value: float | None, interval: Sequence[float] | None, sign: 
         return UNKNOWN
     text = f"{value:{sign},.4f}"
     return text if interval is None else f"{text} ± {(interval[1] - interval[0]) / 2:.4f}"
-
-
-def _percent(found: Mapping[str, Any], key: str) -> str:
-    return UNKNOWN if found[key] is None else f"{found[key]:.2f}%"
 
 
 def _rate(rate: float | None) -> str:

@@ -166,7 +166,10 @@ def _model(read: fields.StudyFields, root: Path) -> ModelRef:
 
 def _beside(name: str, root: Path) -> str:
     """Return the path of a model folder that lies beside the study file, else the name itself."""
-    return str(root / name) if (root / name).exists() else name
+    try:
+        return str(root / name) if (root / name).exists() else name
+    except OSError:  # no path at all: too long, say; whoever reads the model will say so
+        return name
 
 
 def _data(read: fields.DataFields) -> DataSpec:
