@@ -1,10 +1,12 @@
 """What words, scopes, names and files select, and the wording when they do not fit a model."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import anatomies
+from loratlas.anatomy.sites import Role, Site
 from loratlas.errors import PlacementError
 from loratlas.placement.placement import place
 
@@ -236,3 +238,22 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(PlacementError, match="cannot be read as JSON"):
         place(LLAMA, "file(bad.json)", root=tmp_path)
+
+
+def test_all_leaves_out_a_bare_parameter_that_nobody_knows():
+    """XLNet's attention tensors: PEFT would read their first dimension, the width, as experts."""
+    known = anatomies.gpt2(width=32, layers=2)
+    unknown = Site(
+        path="transformer.h.0.odd",
+        stack="decoder",
+        layer=0,
+        role=Role.parse("other"),
+        d_in=8,
+        d_out=8,
+        num_experts=32,
+        kind="expert",
+        reason="no pattern of operations is known for it",
+    )
+    model = replace(known, sites=(*known.sites, unknown))
+    assert unknown.path not in place(model, "all").by_path
+    assert unknown.path in place(model, "names(odd)").by_path

@@ -215,11 +215,16 @@ def _refuse_overlap(selected: list[tuple[Part, Paths]]) -> None:
 
 
 def _means(word: Word, site: Site) -> bool:
-    """Whether a word means a site. `all` is what stands in a block, less `_NAMED_WHEN_WANTED`."""
+    """Whether a word means a site. `all` is what stands in a block, less `_NAMED_WHEN_WANTED`.
+
+    A bare parameter of unknown role is left out of `all` too: PEFT would read its first
+    dimension as experts, which nobody knows it to be. A name reaches it.
+    """
     if word.part and word.part != site.role.part:
         return False
     if word.word == ALL:
-        return site.in_block and site.role.family not in _NAMED_WHEN_WANTED
+        unknown = site.kind == "expert" and site.role.family == Family.OTHER
+        return site.in_block and site.role.family not in _NAMED_WHEN_WANTED and not unknown
     return site.role.family in WORDS[word.word]
 
 
