@@ -13,6 +13,7 @@ from loratlas.cost.memory import Memory, memory_of
 from loratlas.cost.parameters import adapter_bytes, optimiser_bytes
 from loratlas.cost.setting import Setting
 from loratlas.cost.step import Account
+from loratlas.placement.peft_config import reached_as_parameters
 from loratlas.placement.placement import Placement
 
 
@@ -91,4 +92,8 @@ def _unknown_site(placement: Placement) -> str | None:
         site = adapter.site
         if site.in_block and site.role.family in (Family.EMBEDDING, Family.OTHER):
             return f"what an adapter on {site.path} ({site.role}) costs in operations"
+    for adapter in reached_as_parameters(placement):
+        # PEFT then adds B A to the weight itself, which costs by weights and not by tokens.
+        if adapter.site.num_experts is None and adapter.site.role.family != Family.ROUTER:
+            return f"what it costs that PEFT reaches {adapter.site.path} as a parameter"
     return None
