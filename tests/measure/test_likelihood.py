@@ -8,6 +8,7 @@ from transformers import Trainer, TrainingArguments
 
 from loratlas.data.collate import collate
 from loratlas.data.tokens import TokenizedRow
+from loratlas.measure import likelihood
 from loratlas.measure.likelihood import score
 
 CPU = torch.device("cpu")
@@ -111,3 +112,18 @@ def test_a_row_without_scored_tokens_counts_as_nothing(base, prepared):
     assert found.nll[1] == 0
     assert found.num_tokens[1] == 0
     assert found.loss == pytest.approx(scored(base, [row]).loss, rel=1e-6)
+
+
+def test_the_logits_of_one_pass_stay_under_a_limit(base, prepared, monkeypatch):
+    rows = prepared.test.rows
+    whole = scored(base, rows)
+    longest = max(len(row.ids) for row in rows)
+    monkeypatch.setattr(likelihood, "_MOST_LOGITS", 2 * longest * 400)
+    sizes = []
+    real = likelihood._batch_nll
+    monkeypatch.setattr(
+        likelihood, "_batch_nll", lambda m, x, d: (sizes.append(len(x["labels"])), real(m, x, d))[1]
+    )
+    assert scored(base, rows).nll == pytest.approx(whole.nll, rel=1e-6)
+    assert sum(sizes) == len(rows)
+    assert max(sizes) <= 3

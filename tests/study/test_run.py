@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from loratlas.analysis.summary import results
 from loratlas.data.batches import prepare
 from loratlas.errors import RunFolderError, StudyError, TrialError
 from loratlas.measure.likelihood import score
+from loratlas.placement.placement import place
 from loratlas.study import run as run_module
 from loratlas.study import trial_runner
 from loratlas.study.folder import open_run
@@ -101,7 +103,6 @@ def test_every_adapter_loads_with_peft_and_gives_the_measured_loss(study_folder,
     assert len(trials) == 4
     for trial in trials:
         model = AutoModelForCausalLM.from_pretrained(tiny_folder)
-        model.config.update({"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0})
         with quiet():
             peft = PeftModel.from_pretrained(model, str(out / trial.adapter)).eval()
         found = score(peft, data.test.rows, pad_id=0, device=torch.device("cpu"))
@@ -261,3 +262,98 @@ def test_kill_9_loses_only_the_trial_that_ran(study_folder):
     run_study(load_study(study), study_folder / "killed", Silent())
     run_study(load_study(study), study_folder / "whole", Silent())
     assert losses(study_folder / "killed") == losses(study_folder / "whole")
+
+
+def test_a_choice_that_changes_after_a_retry_leaves_nothing_out(study_folder, monkeypatch):
+    """The better rate fails once; tried again it wins, and then its other seeds are missing."""
+    sections = {
+        "training": "{steps: 3, batch: 4, learning_rate: [1e-9, 1e-2]}",
+        "seeds": "3",
+        "sweep_seeds": "1",
+    }
+    real, real_run = trial_runner.fit, run_module.run_trial
+
+    def failing(*args, learning_rate, **kwargs):
+        if learning_rate == 1e-2:
+            raise RuntimeError("out of memory")
+        return real(*args, learning_rate=learning_rate, **kwargs)
+
+    monkeypatch.setattr(trial_runner, "fit", failing)
+    out = run(study_folder, **sections)
+    monkeypatch.setattr(trial_runner, "fit", real)
+
+    def stopped_after_the_sweep(*args, **kwargs):
+        if args[1].seed > 0:
+            raise KeyboardInterrupt
+        return real_run(*args, **kwargs)
+
+    monkeypatch.setattr(run_module, "run_trial", stopped_after_the_sweep)
+    with pytest.raises(KeyboardInterrupt):
+        run(study_folder, **sections)
+    store = open_run(out)
+    stands = standing(store)
+    store.close()
+    assert not stands["complete"]
+    assert (stands["num_trials"], stands["done"], stands["missing"]) == (8, 4, 4)
+    monkeypatch.setattr(run_module, "run_trial", real_run)
+    run(study_folder, **sections)
+    store = open_run(out)
+    stands = standing(store)
+    assert stands["complete"]
+    assert (stands["num_trials"], stands["done"], stands["missing"]) == (8, 8, 0)
+    assert results(store)["placements"]["full"]["num_trials"] == 3
+    store.close()
+
+
+def test_a_file_of_sites_that_changed_is_another_study(study_folder, anatomy):
+    saved = place(anatomy, "attention @ last(1)", rank=2, alpha=4)
+    (study_folder / "sites.json").write_text(json.dumps(saved.to_json()))
+    sections = {"placements": "{full: all, saved: 'file(sites.json)'}"}
+    run(study_folder, **sections)
+    saved = place(anatomy, "attention @ last(2)", rank=2, alpha=4)
+    (study_folder / "sites.json").write_text(json.dumps(saved.to_json()))
+    with pytest.raises(RunFolderError, match=r"resolved\.saved was"):
+        run(study_folder, **sections)
+
+
+def test_a_run_does_not_go_on_with_another_kind_of_device(study_folder, monkeypatch):
+    out = run(study_folder)
+    before = losses(out)
+    real = run_module.environment
+    monkeypatch.setattr(run_module, "environment", lambda device: real(device) | {"device": "cuda"})
+    with pytest.raises(RunFolderError, match="its trials ran on cpu, this is cuda"):
+        run(study_folder)
+    assert losses(out) == before
+
+
+def test_what_else_has_changed_since_is_said(study_folder, monkeypatch):
+    run(study_folder)
+    said = []
+    listener = Silent()
+    listener.say = said.append
+    real = run_module.environment
+    monkeypatch.setattr(run_module, "environment", lambda device: real(device) | {"torch": "9"})
+    run_study(load_study(study_folder / "changed.yaml"), study_folder / "run", listener)
+    assert any("since this run began, torch was" in line for line in said)
+
+
+def test_adapters_that_end_as_no_numbers_have_diverged(study_folder, monkeypatch):
+    real = trial_runner.fit
+
+    def last_step_explodes(base, model, *args, **kwargs):
+        found = real(base, model, *args, **kwargs)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.fill_(float("nan"))
+        return found
+
+    monkeypatch.setattr(trial_runner, "fit", last_step_explodes)
+    store = open_run(run(study_folder))
+    assert {trial.status for trial in store.trials().values()} == {"diverged"}
+    store.close()
+
+
+def test_a_warm_up_that_outlasts_the_training_is_refused(study_folder):
+    with pytest.raises(StudyError, match="8 steps of warm-up, and a trial has 8 steps"):
+        run(study_folder, training="{epochs: 1, batch: 4, warmup: 8, learning_rate: 1e-2}")
+    assert not (study_folder / "run").exists()

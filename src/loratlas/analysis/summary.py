@@ -98,7 +98,7 @@ def _base(score: SplitScore | None) -> dict[str, Any]:
     return {
         "loss": finite(score.loss),
         "perplexity": finite(score.perplexity),
-        "bits_per_byte": score.bits_per_byte,
+        "bits_per_byte": None if score.bits_per_byte is None else finite(score.bits_per_byte),
         "num_rows": len(score.row),
         "num_tokens": int(score.num_tokens.sum()),
     }

@@ -6,7 +6,7 @@ what is scored is what the study says is scored, and padding never is, whichever
 shares its number with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from loratlas.data.collate import collate
 from loratlas.measure.scores import SplitScore
 
 IGNORED = -100
+# Logits of one forward pass: 1 GiB in fp32, whatever the vocabulary.
+_MOST_LOGITS = 2**28
 
 
 @torch.no_grad()
@@ -44,8 +46,7 @@ def score(
     model.eval()
     nll = np.zeros(len(rows), dtype=np.float64)
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
-    for start in range(0, len(by_length), batch):
-        indices = by_length[start : start + batch]
+    for indices in _batches(by_length, rows, batch, _vocabulary(model)):
         inputs = collate([rows[index] for index in indices], pad_id)
         nll[indices] = _batch_nll(model, inputs, device)
     model.train(was_training)
@@ -55,6 +56,26 @@ def score(
         num_tokens=np.array([row.num_scored for row in rows], dtype=np.int64),
         num_bytes=np.array([row.num_bytes for row in rows], dtype=np.int64),
     )
+
+
+def _vocabulary(model: Any) -> int:
+    config = getattr(model, "config", None)
+    return int(getattr(config, "vocab_size", None) or 1)
+
+
+def _batches(
+    order: Sequence[int], rows: Sequence[TokenizedRow], batch: int, vocabulary: int
+) -> Iterator[list[int]]:
+    """Yield indices of rows that are scored together; their logits stay under a limit."""
+    waiting: list[int] = []
+    for index in order:
+        logits = (len(waiting) + 1) * len(rows[index].ids) * vocabulary
+        if waiting and (len(waiting) == batch or logits > _MOST_LOGITS):
+            yield waiting
+            waiting = []
+        waiting.append(index)
+    if waiting:
+        yield waiting
 
 
 def _batch_nll(

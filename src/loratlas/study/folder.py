@@ -9,6 +9,7 @@
       adapters/NAME/    one folder a trial, in PEFT's format
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,9 @@ def open_folder(folder: Path, study: StudySpec, identity: Mapping[str, Any]) -> 
     store = Store(folder / FILE_NAME, writable=True)
     store.set_meta(_IDENTITY, dict(identity))
     try:
-        (folder / "study.yaml").write_bytes(study.path.read_bytes())
+        if not (folder / "study.yaml").exists():
+            shutil.copyfile(study.path, folder / "study.yaml.partial")
+            (folder / "study.yaml.partial").rename(folder / "study.yaml")
     except OSError as error:
         store.close()
         raise RunFolderError(f"{folder}: cannot be written: {error.strerror}") from error

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from loratlas.anatomy.read import read
@@ -12,6 +13,7 @@ from loratlas.study.progress import Listener
 from loratlas.study.resolve import ResolvedPlacement, resolve_study
 from loratlas.study.spec import StudySpec
 from loratlas.train.base import Base, load_base, load_tokenizer, max_positions, pick_device
+from loratlas.train.reference import num_steps, warmup_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +27,20 @@ class Request:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run folder belongs to: the study, the base's weights and the rows."""
-        return {**as_stored(self.study), "base": self.base.digest, "data_rows": self.data.digest}
+        """What a run folder belongs to: the study, what it resolves to, base and rows.
+
+        A model folder counts by its name alone: its weights are in the base's digest.
+        """
+        stored = as_stored(self.study)
+        if Path(stored["model"]["name"]).exists():
+            stored["model"]["name"] = Path(stored["model"]["name"]).name
+        resolved = {placement.name: placement.placement.digest for placement in self.placements}
+        return {
+            **stored,
+            "resolved": resolved,
+            "base": self.base.digest,
+            "data_rows": self.data.digest,
+        }
 
 
 def make_request(study: StudySpec, listener: Listener) -> Request:
@@ -47,6 +61,7 @@ def make_request(study: StudySpec, listener: Listener) -> Request:
         listener.say(line)
     data = prepare(study.data, load_tokenizer(study.model), root=study.root)
     _require_splits(study, data)
+    _require_warmup(study, len(data.train.rows))
     for line in data.report:
         listener.say(line)
     base = load_base(
@@ -81,6 +96,17 @@ def _require_splits(study: StudySpec, data: PreparedData) -> None:
         raise StudyError(
             f"{study.path}: data.validation: several learning rates need validation rows "
             "to choose between them, and there are none"
+        )
+
+
+def _require_warmup(study: StudySpec, num_rows: int) -> None:
+    """Refuse a warm-up that the training does not outlast: its peak rate would never occur."""
+    steps = num_steps(study.training, num_rows)
+    warm = warmup_steps(study.training, steps)
+    if warm >= steps:
+        raise StudyError(
+            f"{study.path}: training.warmup: {warm} steps of warm-up, and a trial has {steps} "
+            "steps; the learning rate would never be reached"
         )
 
 

@@ -4,6 +4,7 @@ Everything that can be wrong with the request is looked at before the run folder
 """
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from loratlas.errors import TrialError
+from loratlas.errors import RunFolderError, TrialError
 from loratlas.study.environment import environment
 from loratlas.study.folder import check_folder, check_identity, make_folder, open_folder
 from loratlas.study.lock import only_controller
@@ -94,6 +95,7 @@ def _bench(request: Request, folder: Path) -> Bench:
 
 
 def _carry_out(work: _Work) -> None:
+    _require_same_device(work)
     _keep_setting(work)
     _score_base(work)
     _probe_placements(work)
@@ -102,10 +104,15 @@ def _carry_out(work: _Work) -> None:
     if len(work.study.training.learning_rate) == 1:
         only = work.study.training.learning_rate[0]
         work.store.set_meta("chosen", dict.fromkeys(work.study.placements, only))
-    _run_cells(work, sweep(work.study, work.placements))
+    swept = sweep(work.study, work.placements)
+    work.store.set_meta("wanted", _digests(work, swept))
+    _run_cells(work, swept)
     chosen = chosen_rates(work.study, work.placements, work.store)
     work.store.set_meta("chosen", chosen)
-    _run_cells(work, at_chosen_rate(work.study, work.placements, chosen))
+    rest = at_chosen_rate(work.study, work.placements, chosen)
+    work.store.set_meta("wanted", _digests(work, [*swept, *rest]))
+    work.store.set_meta("rates_chosen", True)
+    _run_cells(work, rest)
     work.store.set_meta("finished", True)
     work.listener.end()
 
@@ -120,6 +127,8 @@ def _keep_setting(work: _Work) -> None:
     store.set_meta("steps_per_trial", work.steps_per_trial)
     store.set_meta("base_parameters", work.request.base.num_parameters)
     store.set_meta("environment", work.bench.environment)
+    store.set_meta("finished", False)
+    store.set_meta("rates_chosen", False)
     store.set_meta("data_report", list(data.report))
     store.set_meta(
         "rows",
@@ -131,11 +140,43 @@ def _keep_setting(work: _Work) -> None:
     )
 
 
+def _require_same_device(work: _Work) -> None:
+    """Refuse to go on with a run on another kind of device; say what else has changed.
+
+    Raises:
+        RunFolderError: its trials would not be comparable.
+    """
+    began, now = work.store.meta("environment"), work.bench.environment
+    if began is None:
+        return
+    if began["device"] != now["device"]:
+        raise RunFolderError(
+            f"{work.bench.folder}: its trials ran on {began['device']}, this is {now['device']}; "
+            "set `device` in the study file, or give another folder with --out"
+        )
+    changed = [
+        f"{key} was {began.get(key)}, now {now[key]}" for key in now if began.get(key) != now[key]
+    ]
+    if changed:
+        work.listener.say(f"since this run began, {'; '.join(changed)}: numbers may differ by it")
+
+
+def _digests(work: _Work, cells: Sequence[Cell]) -> list[str]:
+    """Return the identities of trials, each once."""
+    base, data = work.request.base.digest, work.request.data.digest
+    found = (trial_spec(work.study, cell, base=base, data=data).digest for cell in cells)
+    return list(dict.fromkeys(found))
+
+
 def _score_base(work: _Work) -> None:
     if work.store.scores(BASE).keys() >= work.bench.scored.keys():
         return
     work.listener.say("scoring the untuned base")
-    work.store.set_base_scores(work.bench.score(work.request.base.model))
+    scores = work.bench.score(work.request.base.model)
+    for split, found in scores.items():
+        if not math.isfinite(found.loss):
+            raise TrialError(f"the untuned base gives the {split} rows a loss of {found.loss}")
+    work.store.set_base_scores(scores)
 
 
 def _probe_placements(work: _Work) -> None:

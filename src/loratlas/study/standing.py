@@ -13,18 +13,23 @@ def standing(store: Store) -> dict[str, Any]:
     again, so it counts as finished. A placement whose every swept rate has a diverged
     trial gets no rate, and the trials of its other seeds fall away.
     """
-    trials = list(store.trials().values())
+    wanted = store.meta("wanted")
+    known = store.trials()
+    # A rate that was chosen once and is no longer leaves trials that nobody asks for now.
+    trials = list(known.values()) if wanted is None else [known[d] for d in wanted if d in known]
     names = {placement.digest: placement.name for placement in store.placements()}
     counts = Counter(trial.status for trial in trials)
-    num_trials = store.meta("num_trials")
     finished = store.meta("finished")
+    num_trials = store.meta("num_trials")
+    if wanted is not None and store.meta("rates_chosen"):
+        num_trials = len(wanted)
     return {
         "study": store.meta("name"),
         "num_trials": num_trials,
         "done": counts["done"],
         "diverged": counts["diverged"],
         "failed": counts["failed"],
-        "missing": 0 if finished or num_trials is None else num_trials - len(trials),
+        "missing": None if num_trials is None else num_trials - len(trials),
         "probes": len(store.probes()),
         "complete": bool(finished) and not counts["failed"],
         "not_done": [

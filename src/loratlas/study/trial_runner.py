@@ -141,6 +141,8 @@ def _train_and_score(
             on_step=on_step,
         )
         trained = bench.logits(model)
+        if not torch.isfinite(trained).all():
+            raise DivergedError("diverged: the trained adapters give logits that are no numbers")
         save_adapters(model, placement, folder, base_name=base.ref.name, revision=base.ref.revision)
     # What is scored is what was saved: a fault in saving cannot hide behind good figures.
     with saved_adapters(base, folder, placement) as model:

@@ -153,13 +153,13 @@ class _Watch(TrainerCallback):
 
     def on_step_end(
         self,
-        args: TrainingArguments,  # noqa: ARG002
+        args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,  # noqa: ARG002
         **_: Any,
     ) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if args.device.type != "cpu":
+            torch.accelerator.synchronize()
         self.seconds.append(time.perf_counter() - self._began)
         if self._on_step is not None:
             self._on_step(state.global_step, self._total)
