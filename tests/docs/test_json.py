@@ -153,4 +153,5 @@ def _add_a_diverged_trial(folder: Path) -> None:
         engine="reference",
     )
     store.add_trial(record, {}, {})
+    store.set_meta("wanted", [*store.meta("wanted"), record.digest])
     store.close()

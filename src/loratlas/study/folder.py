@@ -64,7 +64,9 @@ def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     store.close()
     if kept is None or kept == identity:
         return
-    differences = _differences(kept, identity)
+    found = _differences(kept, identity)
+    # What a rule resolves to differs where the rule does; it is news only by itself.
+    differences = [line for line in found if not line.startswith("resolved.")] or found
     shown = "; ".join(differences[:_MOST_SHOWN])
     more = f"; and {len(differences) - _MOST_SHOWN} more" if len(differences) > _MOST_SHOWN else ""
     raise RunFolderError(
