@@ -32,6 +32,7 @@ def split(loss):
         nll=np.array([loss + 0.3, 3 * loss - 0.3]),
         num_tokens=np.array([1, 3]),
         num_bytes=np.array([4, 8]),
+        num_correct=np.array([0, 2]),
     )
 
 

@@ -154,6 +154,7 @@ def split(*nll: float) -> SplitScore:
         nll=np.array(nll),
         num_tokens=np.full(count, 2),
         num_bytes=np.full(count, 9),
+        num_correct=np.full(count, 1),
     )
 
 

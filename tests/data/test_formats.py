@@ -157,7 +157,7 @@ def test_faults_in_conversations(messages, message):
 def test_unknown_choices():
     assert refusal({}, "alpacca") == (
         "data.format: alpacca is not a format (did you mean alpaca?); formats: "
-        "alpaca, prompt_completion, text, messages, gsm8k"
+        "alpaca, prompt_completion, text, messages, gsm8k, classification"
     )
     assert refusal({}, "alpaca", "respone") == (
         "data.loss_on: respone is none of response, completion, assistant, everything "

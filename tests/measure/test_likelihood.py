@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from loratlas.data.collate import collate
-from loratlas.data.tokens import TokenizedRow
+from loratlas.data.collate import Collator, collate
+from loratlas.data.rows import TokenizedRow
 from loratlas.measure import likelihood
 from loratlas.measure.likelihood import score
 
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def scored(base, rows, **changes):
-    return score(base.model, rows, pad_id=base.pad_id, device=CPU, **changes)
+    return score(base.model, rows, collator=base.collator, device=CPU, **changes)
 
 
 def one_by_one(base, rows):
@@ -86,7 +86,41 @@ def test_labels_are_shifted_once(base):
 
     ids = np.array([5, 6, 7, 8], dtype=np.int32)
     row = TokenizedRow(row=0, ids=ids, scored=np.array([False, True, True, True]), num_bytes=3)
-    assert score(Copier(), [row], pad_id=0, device=CPU).loss == pytest.approx(50.0, rel=1e-3)
+    found = score(Copier(), [row], collator=Collator(pad_id=0), device=CPU)
+    assert found.loss == pytest.approx(50.0, rel=1e-3)
+    assert found.accuracy == 0
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_it_does_not_depend_on_the_padding_side(base, prepared, side):
+    rows = prepared.test.rows
+    alone = scored(base, rows, batch=1)
+    collator = replace(base.collator, padding_side=side)
+    found = score(_WithPositions(base.model), rows, collator=collator, device=CPU, batch=5)
+    assert found.nll == pytest.approx(alone.nll, rel=1e-6)
+
+
+class _WithPositions(torch.nn.Module):
+    """A model told the positions, as every caller of GPT-2 has to that pads on the left."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, attention_mask, **inputs):
+        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        return self.model(attention_mask=attention_mask, position_ids=positions, **inputs)
+
+
+def test_token_accuracy_counts_most_likely_tokens(base, prepared):
+    rows = prepared.test.rows
+    hits = []
+    with torch.no_grad():
+        for row in rows:
+            best = base.model(torch.tensor([row.ids.tolist()])).logits[0].argmax(-1)
+            places = [p for p in range(1, len(row.ids)) if row.scored[p]]
+            hits.append(sum(int(best[p - 1]) == int(row.ids[p]) for p in places))
+    assert scored(base, rows).num_correct.tolist() == hits
 
 
 def test_padding_is_never_scored_even_when_it_is_the_end_token(base, prepared):
@@ -120,10 +154,13 @@ def test_the_logits_of_one_pass_stay_under_a_limit(base, prepared, monkeypatch):
     longest = max(len(row.ids) for row in rows)
     monkeypatch.setattr(likelihood, "_MOST_LOGITS", 2 * longest * 400)
     sizes = []
-    real = likelihood._batch_nll
-    monkeypatch.setattr(
-        likelihood, "_batch_nll", lambda m, x, d: (sizes.append(len(x["labels"])), real(m, x, d))[1]
-    )
+    real = likelihood._score_batch
+
+    def counted(model, inputs, *rest):
+        sizes.append(len(inputs["labels"]))
+        return real(model, inputs, *rest)
+
+    monkeypatch.setattr(likelihood, "_score_batch", counted)
     assert scored(base, rows).nll == pytest.approx(whole.nll, rel=1e-6)
     assert sum(sizes) == len(rows)
     assert max(sizes) <= 3

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from loratlas.analysis.summary import results
 from loratlas.data.batches import prepare
+from loratlas.data.collate import Collator
 from loratlas.errors import RunFolderError, StudyError, TrialError
 from loratlas.measure.likelihood import score
 from loratlas.placement.placement import place
@@ -105,7 +106,9 @@ def test_every_adapter_loads_with_peft_and_gives_the_measured_loss(study_folder,
         model = AutoModelForCausalLM.from_pretrained(tiny_folder)
         with quiet():
             peft = PeftModel.from_pretrained(model, str(out / trial.adapter)).eval()
-        found = score(peft, data.test.rows, pad_id=0, device=torch.device("cpu"))
+        found = score(
+            peft, data.test.rows, collator=Collator(pad_id=0), device=torch.device("cpu")
+        )
         assert found.loss == store.scores(trial.digest)["test"].loss
     store.close()
 

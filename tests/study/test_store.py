@@ -29,6 +29,7 @@ def split(*nll):
         nll=np.array(nll),
         num_tokens=np.arange(1, count + 1),
         num_bytes=np.arange(count) + 7,
+        num_correct=np.arange(count),
     )
 
 
@@ -84,7 +85,7 @@ def test_the_base_and_probes(store):
 
 def test_another_schema_is_refused(tmp_path):
     Store(tmp_path / FILE_NAME, writable=True).set_meta("schema", 99)
-    with pytest.raises(RunFolderError, match="written with schema 99, this version reads schema 1"):
+    with pytest.raises(RunFolderError, match="written with schema 99, this version reads schema 2"):
         Store(tmp_path / FILE_NAME)
 
 

@@ -1,11 +1,10 @@
-import json
 import shutil
 
 import pytest
 import torch
-from transformers import BertConfig, GPT2LMHeadModel, T5Config
+from transformers import GPT2LMHeadModel, T5Config
 
-from loratlas.errors import ModelError, NotYetError
+from loratlas.errors import ModelError
 from loratlas.train.base import load_base, pick_device, set_dropout, weights_digest
 from loratlas.train.trial import ModelRef
 
@@ -71,13 +70,6 @@ def test_damaged_weights_are_refused(tiny_folder, tmp_path):
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ModelError, match="the model cannot be loaded"):
         load(folder)
-
-
-@pytest.mark.parametrize("config", [BertConfig(architectures=["BertForMaskedLM"]), T5Config()])
-def test_other_tasks_are_not_served_yet(tmp_path, config):
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    with pytest.raises(NotYetError, match="trains causal language models only, not yet others"):
-        load(tmp_path)
 
 
 def test_a_device_that_is_not_there(monkeypatch):

@@ -113,12 +113,14 @@ def test_the_seed_decides_order_and_start(base, anatomy, prepared):
 
 def test_rows_come_in_the_order_of_seed_and_epoch(base, anatomy, prepared, monkeypatch):
     seen = []
+    collator = type(base.collator)
+    made = collator.__call__
 
-    def recording(rows, pad_id):
+    def recording(self, rows):
         seen.extend(row.row for row in rows)
-        return collate(rows, pad_id)
+        return made(self, rows)
 
-    monkeypatch.setattr("loratlas.train.reference.collate", recording)
+    monkeypatch.setattr(collator, "__call__", recording)
     rows = prepared.train.rows
     trained(base, anatomy, rows, TrainingSpec(epochs=2, batch=5), seed=3)
     expected = [rows[i].row for epoch in (0, 1) for i in row_order(3, epoch, len(rows))]

@@ -37,20 +37,16 @@ def command(
 
 
 def _plan(file: Path, calibrate: bool) -> tuple[dict[str, Any], int]:
-    from loratlas.anatomy.read import read
     from loratlas.cli.progress import TerminalListener
     from loratlas.study import planning
+    from loratlas.study.request import read_anatomy
     from loratlas.study.resolve import resolve_study
     from loratlas.study.spec import load_study
 
     spec = load_study(file)
-    anatomy = read(
-        spec.model.name,
-        revision=spec.model.revision,
-        trust_remote_code=spec.model.trust_remote_code,
-    )
-    placements = resolve_study(spec, anatomy)
     rows = planning.read_rows(spec)
+    anatomy = read_anatomy(rows.model)
+    placements = resolve_study(spec, anatomy)
     seconds = None
     if calibrate:
         with TerminalListener() as listener:

@@ -10,15 +10,19 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from loratlas.data.classified import class_names, tokenize_classified
 from loratlas.data.formats import Examples, read_examples
+from loratlas.data.masked import Masking, masking_of, tokenize_masked
+from loratlas.data.rows import Tokenized, TokenizedRow
+from loratlas.data.seq2seq import tokenize_pairs
 from loratlas.data.sources import SPLIT_NAMES, Source, SplitName, read_source
-from loratlas.data.spec import DataSpec
+from loratlas.data.spec import DataSpec, Task
 from loratlas.data.splits import DrawnSplit, draw_splits
-from loratlas.data.tokens import Tokenized, TokenizedRow, special_tokens, tokenize
+from loratlas.data.tokens import special_tokens, tokenize
 from loratlas.errors import DataError
 
 if TYPE_CHECKING:
@@ -67,9 +71,20 @@ class PreparedData:
     """Plain sentences on what was dropped, cut or skipped; empty when nothing was."""
     digest: str
     """SHA-256 over the ids and masks of every split."""
+    task: Task = "causal"
+    masking: Masking | None = None
+    """How training rows are masked at each visit, for masked language models."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes by their index, in classification."""
 
 
-def prepare(spec: DataSpec, tokenizer: "PreTrainedTokenizerBase", *, root: Path) -> PreparedData:
+def prepare(
+    spec: DataSpec,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    root: Path,
+    task: Task = "causal",
+) -> PreparedData:
     """Read, divide and tokenise the data of a study.
 
     The result depends on the arguments alone; no global random state is read or set.
@@ -78,6 +93,7 @@ def prepare(spec: DataSpec, tokenizer: "PreTrainedTokenizerBase", *, root: Path)
         spec: the data section of a study.
         tokenizer: the base model's.
         root: folder that relative paths start at, the one of the study file.
+        task: what the base model predicts.
 
     Raises:
         DataError: the data cannot be found or read, are too few, or hold nothing to score.
@@ -90,10 +106,10 @@ def prepare(spec: DataSpec, tokenizer: "PreTrainedTokenizerBase", *, root: Path)
         for split, rows in source.splits.items()
     }
     drawn = draw_splits(usable, spec, names=source.names)
-    tokenized = {
-        split: tokenize(drawn[split].examples, tokenizer, max_length=max_length)
-        for split in SPLIT_NAMES
-    }
+    masking = masking_of(tokenizer, spec.mask_share) if task == "masked" else None
+    classes = _classes(drawn) if task == "classification" else ()
+    tokenizing = _Tokenizing(spec, tokenizer, max_length, task, masking, classes)
+    tokenized = {split: tokenizing.of(split, drawn[split]) for split in SPLIT_NAMES}
     for split, found in tokenized.items():
         _check_scored(split, found, max_length)
     splits = {split: _joined(drawn[split], tokenized[split]) for split in SPLIT_NAMES}
@@ -105,7 +121,42 @@ def prepare(spec: DataSpec, tokenizer: "PreTrainedTokenizerBase", *, root: Path)
     )
     for sentence in report:
         _log.info(sentence)
-    return PreparedData(**splits, report=report, digest=_digest(splits))
+    return PreparedData(
+        **splits,
+        report=report,
+        digest=_digest(splits, classes),
+        task=task,
+        masking=masking,
+        classes=classes,
+    )
+
+
+class _Tokenizing(NamedTuple):
+    """How the rows of a split become tokens, by what the model predicts."""
+
+    spec: DataSpec
+    tokenizer: "PreTrainedTokenizerBase"
+    max_length: int
+    task: Task
+    masking: Masking | None
+    classes: tuple[str, ...]
+
+    def of(self, split: SplitName, drawn: DrawnSplit) -> Tokenized:
+        examples, tokenizer, max_length = drawn.examples, self.tokenizer, self.max_length
+        if self.task == "seq2seq":
+            return tokenize_pairs(examples, tokenizer, max_length=max_length)
+        if self.task == "classification":
+            return tokenize_classified(examples, tokenizer, self.classes, max_length=max_length)
+        if self.masking is None:
+            return tokenize(examples, tokenizer, max_length=max_length)
+        # Rows for training are masked when they are visited, the others once for all.
+        drawn_from = [self.spec.split_seed, SPLIT_NAMES.index(split)]
+        seed = None if split == "train" else drawn_from
+        return tokenize_masked(examples, tokenizer, self.masking, max_length=max_length, seed=seed)
+
+
+def _classes(drawn: Mapping[SplitName, DrawnSplit]) -> tuple[str, ...]:
+    return class_names({split: found.examples for split, found in drawn.items()})
 
 
 def _max_length(spec: DataSpec, tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -154,7 +205,7 @@ def _about_tokenizer(
             f"max_length {spec.max_length} is above the tokenizer's own limit; rows are cut at "
             f"{max_length} tokens."
         )
-    if spec.format != "messages" and not special_tokens(tokenizer).end:
+    if spec.format not in ("messages", "classification") and not special_tokens(tokenizer).end:
         yield "The tokenizer has no end-of-text token: none is appended to the answers."
 
 
@@ -183,7 +234,7 @@ def _about_tokens(tokenized: Mapping[SplitName, Tokenized], max_length: int) -> 
             )
 
 
-def _digest(splits: Mapping[SplitName, TokenizedSplit]) -> str:
+def _digest(splits: Mapping[SplitName, TokenizedSplit], classes: tuple[str, ...]) -> str:
     """Hash ids and masks; lengths go in too, so that no two data sets share a byte stream."""
     digest = hashlib.sha256()
     for name, split in splits.items():
@@ -192,4 +243,9 @@ def _digest(splits: Mapping[SplitName, TokenizedSplit]) -> str:
             digest.update(f"{len(row.ids)}\n".encode())
             digest.update(row.ids.astype("<i4").tobytes())
             digest.update(row.scored.astype(np.uint8).tobytes())
+            for part, ids in (("source", row.source), ("masked", row.masked)):
+                if ids is not None:
+                    digest.update(f"{part} {len(ids)}\n".encode() + ids.astype("<i4").tobytes())
+            if row.label is not None:
+                digest.update(f"label {classes[row.label]}\n".encode())
     return digest.hexdigest()

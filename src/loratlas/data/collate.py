@@ -1,52 +1,92 @@
 """How do token rows become the tensors of one batch?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from loratlas.data.tokens import IGNORED, TokenizedRow
+from loratlas.data.rows import IGNORED, TokenizedRow
+from loratlas.data.spec import Task
+
+PaddingSide = Literal["left", "right"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collator:
+    """Makes the batches of one model.
+
+    Attributes:
+        task: what the model predicts.
+        pad_id: id that fills up; the attention mask hides it.
+        start_id: what a decoder begins with, in seq2seq.
+        padding_side: where the padding goes; a decoder's is always on the right.
+    """
+
+    task: Task = "causal"
+    pad_id: int
+    start_id: int = 0
+    padding_side: PaddingSide = "right"
+
+    def __call__(self, rows: Sequence[TokenizedRow]) -> dict[str, torch.Tensor]:
+        """Return the arguments of a model's forward pass, and `labels`.
+
+        Labels come from each row's own mask, never from the pad id: a pad id that is also the
+        end of text (as usual with GPT-2) hides no scored token.
+
+        Returns:
+            int64 tensors: `input_ids` and `attention_mask` of shape (num_rows, num_tokens);
+            `labels` of the same shape (unshifted, -100 where not scored), in seq2seq of the
+            shape of `decoder_input_ids`, and in classification of shape (num_rows,).
+
+        Raises:
+            ValueError: there are no rows.
+        """
+        if not rows:
+            raise ValueError("collate: there are no rows")
+        if self.task == "seq2seq":
+            return self._pairs(rows)
+        read = [row.ids if row.masked is None else row.masked for row in rows]
+        batch = self._inputs(read)
+        if self.task == "classification":
+            return batch | self._types(rows) | {"labels": torch.tensor([r.label for r in rows])}
+        labels = _filled([row.labels for row in rows], IGNORED, self.padding_side)
+        return batch | {"labels": labels}
+
+    def _inputs(self, ids: Sequence[NDArray[np.int32]]) -> dict[str, torch.Tensor]:
+        seen = [np.ones(len(each)) for each in ids]
+        return {
+            "input_ids": _filled(ids, self.pad_id, self.padding_side),
+            "attention_mask": _filled(seen, 0, self.padding_side),
+        }
+
+    def _types(self, rows: Sequence[TokenizedRow]) -> dict[str, torch.Tensor]:
+        types = [row.types for row in rows if row.types is not None]
+        return {"token_type_ids": _filled(types, 0, self.padding_side)} if types else {}
+
+    def _pairs(self, rows: Sequence[TokenizedRow]) -> dict[str, torch.Tensor]:
+        sources = [row.source for row in rows if row.source is not None]
+        before = [np.array([self.start_id, *row.ids[:-1]]) for row in rows]
+        return self._inputs(sources) | {
+            "decoder_input_ids": _filled(before, self.pad_id, "right"),
+            "labels": _filled([row.labels for row in rows], IGNORED, "right"),
+        }
 
 
 def collate(
-    rows: Sequence[TokenizedRow],
-    pad_id: int,
-    *,
-    padding_side: Literal["left", "right"] = "right",
-    pad_to: int | None = None,
+    rows: Sequence[TokenizedRow], pad_id: int, *, padding_side: PaddingSide = "right"
 ) -> dict[str, torch.Tensor]:
-    """Pad rows to one length.
+    """Return the batch of a causal language model: `Collator` for the usual case."""
+    return Collator(pad_id=pad_id, padding_side=padding_side)(rows)
 
-    Labels come from each row's own mask, never from the pad id: a pad id that is also the end
-    of text (as usual with GPT-2) hides no scored token.
 
-    Args:
-        rows: at least one row.
-        pad_id: id that fills up; the attention mask hides it.
-        padding_side: where the padding goes.
-        pad_to: length in tokens; None takes the longest row.
-
-    Returns:
-        `input_ids`, `attention_mask` and `labels` (unshifted, -100 where not scored), each int64
-        of shape (num_rows, num_tokens).
-
-    Raises:
-        ValueError: no rows, or one longer than `pad_to`.
-    """
-    if not rows:
-        raise ValueError("collate: there are no rows")
-    longest = max(len(row.ids) for row in rows)
-    length = longest if pad_to is None else pad_to
-    if longest > length:
-        raise ValueError(f"collate: a row of {longest} tokens does not fit into {length}")
-    shape = (len(rows), length)
-    input_ids = torch.full(shape, pad_id, dtype=torch.int64)
-    attention_mask = torch.zeros(shape, dtype=torch.int64)
-    labels = torch.full(shape, IGNORED, dtype=torch.int64)
-    for number, row in enumerate(rows):
-        start = length - len(row.ids) if padding_side == "left" else 0
-        place = slice(start, start + len(row.ids))
-        input_ids[number, place] = torch.tensor(row.ids.astype("int64"))
-        attention_mask[number, place] = 1
-        labels[number, place] = torch.tensor(row.labels)
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+def _filled(
+    sequences: Iterable[NDArray[np.generic]], value: int, side: PaddingSide
+) -> torch.Tensor:
+    """Return sequences as one int64 tensor, (num_sequences, longest), filled up with a value."""
+    tensors = [torch.from_numpy(sequence.astype("int64")) for sequence in sequences]
+    return torch.nn.utils.rnn.pad_sequence(
+        tensors, batch_first=True, padding_value=value, padding_side=side
+    )

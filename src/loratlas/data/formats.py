@@ -9,10 +9,11 @@ prompt_completion         prompt, completion                                comp
 text                      text                                              there is none
 messages                  messages: a list of {role, content}               assistant turns
 gsm8k                     question, answer                                  answer
+classification            text, label; text_pair may be left out            the label
 ========================  ================================================  ==============
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from loratlas.data.files import Row, describe
@@ -58,6 +59,8 @@ class Example:
     segments: tuple[Segment, ...]
     scores_all: bool = False
     """Whether every token is scored, those that a chat template adds included."""
+    label: str | None = None
+    """The class that the row belongs to, in format classification."""
 
     @property
     def content(self) -> tuple[tuple[str | None, str], ...]:
@@ -72,7 +75,7 @@ class Examples:
     examples: tuple[Example, ...]
     num_rows: int
     num_unanswered: int
-    """Rows whose answer is empty (whose text is empty, in format text); they are left out."""
+    """Rows whose answer is empty (whose text is, where there is no answer); they are left out."""
 
 
 def read_examples(rows: Iterable[Row], *, data_format: DataFormat, loss_on: LossOn) -> Examples:
@@ -88,24 +91,36 @@ def read_examples(rows: Iterable[Row], *, data_format: DataFormat, loss_on: Loss
     """
     _check_choice(data_format, loss_on)
     read = _FORMATS[data_format]
-    scores_all = loss_on == "everything"
+    scores_all = loss_on == "everything" and data_format != "classification"
     examples = []
     num_rows = 0
     for row in rows:
         num_rows += 1
         segments = read(row)
-        if not all(segment.text.strip() for segment in segments if segment.scored):
-            continue
-        if not any(segment.scored for segment in segments):
+        label = _label(row) if data_format == "classification" else None
+        if not _answered(segments, label):
             continue
         if scores_all:
             segments = tuple(replace(segment, scored=True) for segment in segments)
         examples.append(
-            Example(row=row.index, where=row.where, segments=segments, scores_all=scores_all)
+            Example(
+                row=row.index,
+                where=row.where,
+                segments=segments,
+                scores_all=scores_all,
+                label=label,
+            )
         )
     return Examples(
         examples=tuple(examples), num_rows=num_rows, num_unanswered=num_rows - len(examples)
     )
+
+
+def _answered(segments: tuple[Segment, ...], label: str | None) -> bool:
+    if label is not None:
+        return bool(segments[0].text.strip())
+    scored = [segment for segment in segments if segment.scored]
+    return bool(scored) and all(segment.text.strip() for segment in scored)
 
 
 def _check_choice(data_format: str, loss_on: str) -> None:
@@ -126,7 +141,7 @@ def _check_choice(data_format: str, loss_on: str) -> None:
 
 def _alpaca(row: Row) -> tuple[Segment, ...]:
     instruction = _text(row, "instruction")
-    context = _optional_text(row, "input")
+    context = _optional_text(row, "input", beside=("instruction", "output"))
     template = ALPACA_WITH_INPUT if context.strip() else ALPACA_WITHOUT_INPUT
     prompt = template.format(instruction=instruction, input=context)
     return _prompt_and_answer(prompt, _string(row, "output"))
@@ -143,6 +158,22 @@ def _gsm8k(row: Row) -> tuple[Segment, ...]:
 
 def _plain_text(row: Row) -> tuple[Segment, ...]:
     return (Segment(text=_string(row, "text"), scored=True),)
+
+
+def _classification(row: Row) -> tuple[Segment, ...]:
+    first, second = _string(row, "text"), _optional_text(row, "text_pair", beside=("text", "label"))
+    texts = (first, second) if second else (first,)
+    return tuple(Segment(text=text, scored=False) for text in texts)
+
+
+def _label(row: Row) -> str:
+    """Return the name of a row's class: a text, or a whole number as one."""
+    value = _value(row, "label")
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise DataError(
+            f'{row.where}: "label" must be a text or a whole number, found {describe(value)}'
+        )
+    return str(value)
 
 
 def _prompt_and_answer(prompt: str, answer: str) -> tuple[Segment, ...]:
@@ -195,9 +226,10 @@ def _text(row: Row, key: str) -> str:
     return value
 
 
-def _optional_text(row: Row, key: str) -> str:
-    """Return a text that a row may leave out, but not misspell."""
-    if key not in row.values and not did_you_mean(key, map(str, row.values)):
+def _optional_text(row: Row, key: str, *, beside: Collection[str]) -> str:
+    """Return a text that a row may leave out, but not misspell; `beside` are its other keys."""
+    others = [name for name in map(str, row.values) if name not in beside]
+    if key not in row.values and not did_you_mean(key, others):
         return ""
     return "" if _value(row, key) is None else _string(row, key)
 
@@ -208,4 +240,5 @@ _FORMATS: dict[str, Callable[[Row], tuple[Segment, ...]]] = {
     "text": _plain_text,
     "messages": _messages,
     "gsm8k": _gsm8k,
+    "classification": _classification,
 }

@@ -3,7 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-DataFormat = Literal["alpaca", "prompt_completion", "text", "messages", "gsm8k"]
+DataFormat = Literal["alpaca", "prompt_completion", "text", "messages", "gsm8k", "classification"]
+Task = Literal["causal", "masked", "seq2seq", "classification"]
+"""What a model predicts: the next token, hidden tokens, an answer to its encoder, a class."""
+MASK_SHARE = 0.15
+"""What BERT was trained with (Devlin et al., 2019, section 3.1)."""
 LossOn = Literal["response", "completion", "assistant", "everything"]
 DATA_FORMATS: tuple[str, ...] = get_args(DataFormat)
 LOSS_ON: tuple[str, ...] = get_args(LossOn)
@@ -34,6 +38,8 @@ class DataSpec:
     """Rows that the answer is read from; None takes the source's own split, and needs one."""
     loss_on: LossOn = "response"
     """Which tokens are trained on and scored; the first three name the answer of a row."""
+    mask_share: float = MASK_SHARE
+    """Share of those tokens that is masked, for masked language models."""
     max_length: int = 512
     """Tokens of a row, special tokens included; what is longer is truncated and counted."""
     split_seed: int = 0

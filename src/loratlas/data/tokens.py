@@ -1,4 +1,4 @@
-"""Which tokens does a row become, and which of them are scored?
+"""Which tokens does a row of a causal model become, and which of them are scored?
 
 A token is *scored* when it is a target: token t is predicted from the tokens before it. Labels
 are therefore the ids themselves where scored and -100 elsewhere, unshifted, as transformers'
@@ -10,41 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loratlas.data.chat import chat_tokens
 from loratlas.data.encoding import EncodedText, TokenStream, encode_texts
 from loratlas.data.formats import Example
+from loratlas.data.rows import Tokenized, TokenizedRow, frozen_ids, frozen_marks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-IGNORED = -100
-"""The label of a token that is not scored: what torch's cross-entropy leaves out."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class TokenizedRow:
-    """One row as the model sees it; its arrays are read-only."""
-
-    row: int
-    """Place among the rows of its split in the source, from 0."""
-    ids: NDArray[np.int32]
-    """Token ids, shape (num_tokens,)."""
-    scored: NDArray[np.bool_]
-    """Which tokens are targets, shape (num_tokens,); the first never is."""
-    num_bytes: int
-    """UTF-8 bytes of the scored text, for bits per byte; special tokens have none."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Unshifted labels, shape (num_tokens,): the id where scored, else -100."""
-        return np.where(self.scored, self.ids, IGNORED).astype(np.int64)
-
-    @property
-    def num_scored(self) -> int:
-        """How many tokens are scored."""
-        return int(self.scored.sum())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,17 +42,6 @@ def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> SpecialTokens:
     return SpecialTokens(start=start, end=end)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tokenized:
-    """The rows that have a target, and what happened to the others."""
-
-    rows: tuple[TokenizedRow, ...]
-    num_truncated: int
-    """Rows among `rows` that were cut."""
-    num_skipped: int
-    """Rows left out because no scored token is left in them."""
-
-
 def tokenize(
     examples: Sequence[Example], tokenizer: "PreTrainedTokenizerBase", *, max_length: int
 ) -> Tokenized:
@@ -89,13 +51,9 @@ def tokenize(
         DataError: the tokenizer has no chat template and the examples are conversations, or the
             template does not let one see which tokens are the assistant's.
     """
-    conversation = any(segment.role is not None for e in examples for segment in e.segments)
-    streams = (
-        chat_tokens(examples, tokenizer) if conversation else _plain_tokens(examples, tokenizer)
-    )
     rows: list[TokenizedRow] = []
     num_truncated = 0
-    for example, stream in zip(examples, streams, strict=True):
+    for example, stream in zip(examples, streams(examples, tokenizer), strict=True):
         row = _cut(example, stream, max_length=max_length)
         if row.num_scored:
             rows.append(row)
@@ -103,6 +61,18 @@ def tokenize(
     return Tokenized(
         rows=tuple(rows), num_truncated=num_truncated, num_skipped=len(examples) - len(rows)
     )
+
+
+def streams(
+    examples: Sequence[Example], tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[TokenStream]:
+    """Yield all tokens of each example, special tokens included, before anything is cut.
+
+    Raises:
+        DataError: as for `tokenize`.
+    """
+    conversation = any(segment.role is not None for e in examples for segment in e.segments)
+    return chat_tokens(examples, tokenizer) if conversation else _plain_tokens(examples, tokenizer)
 
 
 def _plain_tokens(
@@ -145,9 +115,11 @@ def _special_stream(ids: tuple[int, ...], *, scored: bool) -> TokenStream:
 
 
 def _cut(example: Example, stream: TokenStream, *, max_length: int) -> TokenizedRow:
-    ids, scored = stream.ids[:max_length].copy(), stream.scored[:max_length].copy()
+    scored = stream.scored[:max_length].copy()
     scored[:1] = False
-    num_bytes = int(stream.num_bytes[:max_length][scored].sum())
-    ids.setflags(write=False)
-    scored.setflags(write=False)
-    return TokenizedRow(row=example.row, ids=ids, scored=scored, num_bytes=num_bytes)
+    return TokenizedRow(
+        row=example.row,
+        ids=frozen_ids(stream.ids[:max_length]),
+        scored=frozen_marks(scored),
+        num_bytes=int(stream.num_bytes[:max_length][scored].sum()),
+    )

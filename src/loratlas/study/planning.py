@@ -25,9 +25,11 @@ from loratlas.study.resolve import ResolvedPlacement, families
 from loratlas.study.spec import StudySpec
 from loratlas.study.trials import num_trials
 from loratlas.train.randomness import row_order
+from loratlas.train.trial import ModelRef
 
 if TYPE_CHECKING:
-    from loratlas.data.batches import TokenizedRow
+    from loratlas.data.masked import Masking
+    from loratlas.data.rows import TokenizedRow
 
 _LONGEST = ("max_position_embeddings", "n_positions")
 
@@ -39,10 +41,14 @@ class Rows:
     Attributes:
         train: the tokenised training rows; empty where they cannot be read.
         basis: what the workload rests on, in words.
+        model: the study's model, with a head for the classes of its rows if there are any.
+        masking: how rows are masked, for a masked language model.
     """
 
     train: "Sequence[TokenizedRow]"
     basis: str
+    model: ModelRef
+    masking: "Masking | None" = None
 
 
 def read_rows(study: StudySpec) -> Rows:
@@ -52,16 +58,20 @@ def read_rows(study: StudySpec) -> Rows:
     said in `basis`, and stops the run.
     """
     # Imported here because the tokenizer's library loads torch, and planning needs neither.
-    from loratlas.data.batches import prepare
-    from loratlas.train.base import load_tokenizer
+    from loratlas.study.request import model_for, read_data
 
     try:
-        data = prepare(study.data, load_tokenizer(study.model), root=study.root)
+        data = read_data(study)
     except RequestError as error:
         reason = str(error).rstrip(".")
         basis = f"every row at its longest, data.max_length: the rows cannot be read ({reason})"
-        return Rows(train=(), basis=basis)
-    return Rows(train=data.train.rows, basis="the training rows, tokenised")
+        return Rows(train=(), basis=basis, model=study.model)
+    return Rows(
+        train=data.train.rows,
+        basis="the training rows, tokenised",
+        model=model_for(study, data),
+        masking=data.masking,
+    )
 
 
 def workload_of(study: StudySpec, rows: Rows, config: Mapping[str, Any]) -> Workload:
@@ -69,7 +79,7 @@ def workload_of(study: StudySpec, rows: Rows, config: Mapping[str, Any]) -> Work
     training = study.training
     if rows.train:
         order = row_order(0, 0, len(rows.train)).tolist()
-        lengths = [len(rows.train[index].ids) for index in order]
+        lengths = [rows.train[index].num_read for index in order]
         return Workload.of_rows(lengths, batch=training.batch, accumulation=training.accumulation)
     limits = [config[key] for key in _LONGEST if isinstance(config.get(key), int)]
     longest = min([study.data.max_length, *limits])
@@ -125,13 +135,14 @@ def calibrate(
     found: dict[str, float | None] = {}
     for resolved in placements:
         task = ProbeTask(
-            model=study.model,
+            model=rows.model,
             device=pick_device(study.device).type,
             placement=resolved.placement,
             rows=rows.train,
             training=study.training,
             lora_dropout=study.lora.dropout,
             num_threads=torch.get_num_threads(),
+            masking=rows.masking,
         )
         try:
             found[resolved.name] = probe(task).seconds_per_step * steps

@@ -2,18 +2,32 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loratlas.anatomy.read import read
+from loratlas.anatomy.sites import Anatomy
 from loratlas.data.batches import PreparedData, prepare
 from loratlas.errors import DataError, StudyError
+from loratlas.study.measuring import prepare_measures, require_known
 from loratlas.study.progress import Listener
 from loratlas.study.resolve import ResolvedPlacement, resolve_study
 from loratlas.study.spec import StudySpec
-from loratlas.train.base import Base, load_base, load_tokenizer, max_positions, pick_device
+from loratlas.train.base import (
+    Base,
+    load_base,
+    load_tokenizer,
+    max_positions,
+    pick_device,
+    read_task,
+)
 from loratlas.train.reference import num_steps, warmup_steps
+from loratlas.train.trial import ModelRef
+
+if TYPE_CHECKING:
+    from loratlas.measure.forgetting import PreparedForgetting
+    from loratlas.measure.harness import PreparedTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +38,17 @@ class Request:
     placements: Sequence[ResolvedPlacement]
     data: PreparedData
     base: Base
+    measures: "Sequence[PreparedTask | PreparedForgetting]" = ()
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a run folder belongs to: the study, what it resolves to, base and rows.
 
-        A model folder counts by its name alone: its weights are in the base's digest.
+        A model folder counts by its name alone: its weights are in the base's digest. Measures
+        do not count: they are taken of saved adapters, each under a digest of its own.
         """
         stored = as_stored(self.study)
+        del stored["measures"]
         if Path(stored["model"]["name"]).exists():
             stored["model"]["name"] = Path(stored["model"]["name"]).name
         resolved = {placement.name: placement.placement.digest for placement in self.placements}
@@ -49,29 +66,53 @@ def make_request(study: StudySpec, listener: Listener) -> Request:
     Raises:
         RequestError: the study does not fit its model or data, or they cannot be read.
     """
+    require_known(study.measures)
     listener.say(f"reading {study.model.name}")
     device = pick_device(study.device)
-    anatomy = read(
-        study.model.name,
-        revision=study.model.revision,
-        trust_remote_code=study.model.trust_remote_code,
-    )
-    placements = resolve_study(study, anatomy)
+    data = read_data(study)
+    model = model_for(study, data)
+    placements = resolve_study(study, read_anatomy(model))
     for line in warnings_of(placements):
         listener.say(line)
-    data = prepare(study.data, load_tokenizer(study.model), root=study.root)
     _require_splits(study, data)
     _require_warmup(study, len(data.train.rows))
     for line in data.report:
         listener.say(line)
     base = load_base(
-        study.model,
+        model,
         dtype=study.training.dtype,
         base_dropout=study.training.base_dropout,
         device=device,
     )
+    _require_no_head(study, placements, base)
     _require_fit(study, data, base)
-    return Request(study=study, placements=placements, data=data, base=base)
+    measures = prepare_measures(study.measures, base, root=study.root, listener=listener)
+    return Request(study=study, placements=placements, data=data, base=base, measures=measures)
+
+
+def read_data(study: StudySpec) -> PreparedData:
+    """Return the rows of a study, as its model reads them.
+
+    Raises:
+        RequestError: rows, tokenizer or configuration cannot be found or read.
+    """
+    task = read_task(study.model, study.data.format)
+    return prepare(study.data, load_tokenizer(study.model), root=study.root, task=task)
+
+
+def model_for(study: StudySpec, data: PreparedData) -> ModelRef:
+    """Return the model of a study, with a head for the classes of its data if there are any."""
+    return replace(study.model, num_labels=len(data.classes) or None)
+
+
+def read_anatomy(model: ModelRef) -> Anatomy:
+    """Return the anatomy of a study's model."""
+    return read(
+        model.name,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        num_labels=model.num_labels,
+    )
 
 
 def warnings_of(placements: Iterable[ResolvedPlacement]) -> list[str]:
@@ -113,17 +154,31 @@ def _require_warmup(study: StudySpec, num_rows: int) -> None:
 def _require_fit(study: StudySpec, data: PreparedData, base: Base) -> None:
     """Refuse rows that the base cannot read: too long, or of another vocabulary."""
     rows = [row for split in (data.train, data.validation, data.test) for row in split.rows]
-    longest = max(len(row.ids) for row in rows)
+    sequences = [ids for row in rows for ids in (row.ids, row.source) if ids is not None]
+    longest = max(len(ids) for ids in sequences)
     limit = max_positions(base.model)
     if limit is not None and longest > limit:
         raise StudyError(
             f"{study.path}: data.max_length: {study.data.max_length} lets rows of {longest} tokens "
             f"through, and {study.model.name} reads at most {limit}"
         )
-    largest = max(int(row.ids.max()) for row in rows)
+    largest = max(int(ids.max()) for ids in sequences)
     vocabulary = base.model.get_input_embeddings().num_embeddings
     if largest >= vocabulary:
         raise DataError(
             f"{study.model.name}: its tokenizer gives token {largest}, but its vocabulary has "
             f"{vocabulary:,} entries: tokenizer and model do not belong together"
         )
+
+
+def _require_no_head(study: StudySpec, placements: Sequence[ResolvedPlacement], base: Base) -> None:
+    """Refuse adapters on a new classification head, which is trained whole in any case."""
+    for resolved in placements:
+        for adapter in resolved.placement.adapters:
+            path = adapter.site.path
+            if any(path == module or path.startswith(f"{module}.") for module in base.head):
+                raise StudyError(
+                    f"{study.path}: placements.{resolved.name}: {path} belongs to the new "
+                    f"classification head ({', '.join(base.head)}), which is trained whole in "
+                    "every placement; leave it out"
+                )

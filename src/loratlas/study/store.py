@@ -7,79 +7,29 @@ WAL: SQLite before 3.51.3 can corrupt a WAL database.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from sqlalchemy import JSON, Engine, ForeignKey, create_engine, delete, event, select
+from sqlalchemy import Engine, create_engine, delete, event, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
 from loratlas.errors import RunFolderError, StoreError
+from loratlas.measure.answers import Answer, TaskScore
 from loratlas.measure.scores import SplitScore
-from loratlas.study.records import BASE, PlacementRecord, TrialRecord
+from loratlas.study import measured, tables
+from loratlas.study.records import BASE, MeasurementRecord, PlacementRecord, TrialRecord
 from loratlas.train.outcome import Probe
 
-SCHEMA = 1
 # A reader holds the file for milliseconds; a writer that waits this long has met something else.
 _LOCK_TIMEOUT_S = 30
 FILE_NAME = "run.sqlite"
 NEW_NAME = f"{FILE_NAME}.new"
-
-
-class _Table(DeclarativeBase):
-    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
-
-
-class _Meta(_Table):
-    __tablename__ = "meta"
-    key: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[dict[str, Any]]
-
-
-class _Placement(_Table):
-    __tablename__ = "placements"
-    name: Mapped[str] = mapped_column(primary_key=True)
-    position: Mapped[int]
-    digest: Mapped[str]
-    content: Mapped[dict[str, Any]]
-
-
-class _Trial(_Table):
-    __tablename__ = "trials"
-    digest: Mapped[str] = mapped_column(primary_key=True)
-    placement_digest: Mapped[str]
-    learning_rate: Mapped[float]
-    seed: Mapped[int]
-    status: Mapped[str]
-    spec: Mapped[dict[str, Any]]
-    content: Mapped[dict[str, Any]]
-    finished: Mapped[str]
-
-
-class _Score(_Table):
-    __tablename__ = "scores"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    trial: Mapped[str] = mapped_column(index=True)
-    split: Mapped[str]
-
-
-class _Example(_Table):
-    __tablename__ = "examples"
-    score: Mapped[int] = mapped_column(ForeignKey("scores.id"), primary_key=True)
-    row: Mapped[int] = mapped_column(primary_key=True)
-    nll: Mapped[float]
-    num_tokens: Mapped[int]
-    num_bytes: Mapped[int]
-
-
-class _Probe(_Table):
-    __tablename__ = "probes"
-    placement_digest: Mapped[str] = mapped_column(primary_key=True)
-    content: Mapped[dict[str, Any]]
+_EXAMPLE_COLUMNS = tuple(field.name for field in fields(SplitScore))
 
 
 class Store:
@@ -115,21 +65,21 @@ class Store:
     def meta(self, key: str) -> Any:
         """Return what was kept under a key, or None."""
         with self._session() as session:
-            found = session.get(_Meta, key)
+            found = session.get(tables.Meta, key)
             return None if found is None else found.value["value"]
 
     def set_meta(self, key: str, value: Any) -> None:
         """Keep plain data under a key."""
         with self._session() as session:
-            session.merge(_Meta(key=key, value={"value": value}))
+            session.merge(tables.Meta(key=key, value={"value": value}))
 
     def set_placements(self, placements: Sequence[PlacementRecord]) -> None:
         """Keep the placements of the study, in the order of its file."""
         with self._session() as session:
-            session.execute(delete(_Placement))
+            session.execute(delete(tables.Placement))
             for position, placement in enumerate(placements):
                 session.add(
-                    _Placement(
+                    tables.Placement(
                         name=placement.name,
                         position=position,
                         digest=placement.digest,
@@ -140,7 +90,7 @@ class Store:
     def placements(self) -> list[PlacementRecord]:
         """Return the placements in the order of the study file."""
         with self._session() as session:
-            found = session.scalars(select(_Placement).order_by(_Placement.position))
+            found = session.scalars(select(tables.Placement).order_by(tables.Placement.position))
             return [PlacementRecord(**row.content) for row in found]
 
     def add_trial(
@@ -150,7 +100,7 @@ class Store:
         with self._session() as session:
             self._forget(session, record.digest)
             session.add(
-                _Trial(
+                tables.Trial(
                     digest=record.digest,
                     placement_digest=record.placement_digest,
                     learning_rate=record.learning_rate,
@@ -166,7 +116,7 @@ class Store:
     def trials(self) -> dict[str, TrialRecord]:
         """Return every trial by its digest."""
         with self._session() as session:
-            found = session.scalars(select(_Trial).order_by(_Trial.digest))
+            found = session.scalars(select(tables.Trial).order_by(tables.Trial.digest))
             return {row.digest: TrialRecord(**row.content) for row in found}
 
     def set_base_scores(self, scores: Mapping[str, SplitScore]) -> None:
@@ -178,25 +128,47 @@ class Store:
     def scores(self, trial: str) -> dict[str, SplitScore]:
         """Return the scores of a trial, or of `BASE`, by split; rows in the order scored."""
         with self._session() as session:
-            found = session.scalars(select(_Score).where(_Score.trial == trial)).all()
+            found = session.scalars(select(tables.Score).where(tables.Score.trial == trial)).all()
             return {score.split: _read_score(session, score.id) for score in found}
+
+    def set_measurement(
+        self, trial: str, measure: str, digest: str, found: TaskScore | SplitScore
+    ) -> None:
+        """Keep what a trial, or `BASE`, gave to a measure; replaces what it gave before."""
+        with self._session() as session:
+            self._forget_scores(session, trial, measure)
+            measured.forget(session, trial, measure)
+            measured.write(session, trial, measure, digest, found)
+            if isinstance(found, SplitScore):
+                self._add_scores(session, trial, {measure: found})
+
+    def measurements(self, trial: str) -> dict[str, MeasurementRecord]:
+        """Return what a trial, or `BASE`, gave to each measure beside the loss."""
+        with self._session() as session:
+            return measured.read(session, trial)
+
+    def answers(self, trial: str, measure: str) -> list[Answer]:
+        """Return the answers that a trial, or `BASE`, gave to the questions of a task."""
+        with self._session() as session:
+            return list(measured.answers(session, trial, measure))
 
     def set_probe(self, placement_digest: str, probe: Probe) -> None:
         """Keep what a placement costs alone."""
         with self._session() as session:
-            session.merge(_Probe(placement_digest=placement_digest, content=asdict(probe)))
+            session.merge(tables.Probe(placement_digest=placement_digest, content=asdict(probe)))
 
     def probes(self) -> dict[str, Probe]:
         """Return the probes by the digest of their placement."""
         with self._session() as session:
-            found = session.scalars(select(_Probe))
+            found = session.scalars(select(tables.Probe))
             return {row.placement_digest: Probe(**row.content) for row in found}
 
     def _check_schema(self) -> None:
-        schema = self.meta("schema")
-        if schema != SCHEMA:
+        found = self.meta("schema")
+        if found != tables.SCHEMA:
             raise RunFolderError(
-                f"{self._path}: written with schema {schema}, this version reads schema {SCHEMA}"
+                f"{self._path}: written with schema {found}, "
+                f"this version reads schema {tables.SCHEMA}"
             )
 
     @contextmanager
@@ -206,22 +178,25 @@ class Store:
 
     @staticmethod
     def _forget(session: Session, trial: str) -> None:
-        old = select(_Score.id).where(_Score.trial == trial)
-        session.execute(delete(_Example).where(_Example.score.in_(old)))
-        session.execute(delete(_Score).where(_Score.trial == trial))
-        session.execute(delete(_Trial).where(_Trial.digest == trial))
+        Store._forget_scores(session, trial)
+        measured.forget(session, trial)
+        session.execute(delete(tables.Trial).where(tables.Trial.digest == trial))
+
+    @staticmethod
+    def _forget_scores(session: Session, trial: str, split: str | None = None) -> None:
+        old = select(tables.Score.id).where(tables.Score.trial == trial)
+        if split is not None:
+            old = old.where(tables.Score.split == split)
+        session.execute(delete(tables.Example).where(tables.Example.score.in_(old)))
+        session.execute(delete(tables.Score).where(tables.Score.id.in_(old)))
 
     @staticmethod
     def _add_scores(session: Session, trial: str, scores: Mapping[str, SplitScore]) -> None:
         for split, score in scores.items():
-            entry = _Score(trial=trial, split=split)
+            entry = tables.Score(trial=trial, split=split)
             session.add(entry)
             session.flush()
-            columns = (score.row, score.nll, score.num_tokens, score.num_bytes)
-            session.add_all(
-                _Example(score=entry.id, row=row, nll=nll, num_tokens=tokens, num_bytes=size)
-                for row, nll, tokens, size in zip(*(c.tolist() for c in columns), strict=True)
-            )
+            session.add_all(tables.Example(score=entry.id, **values) for values in _columns(score))
 
 
 def _make(path: Path) -> None:
@@ -231,9 +206,9 @@ def _make(path: Path) -> None:
         for left in (new, new.with_name(f"{NEW_NAME}-journal")):
             left.unlink(missing_ok=True)
         engine = _engine(new, "rwc")
-        _Table.metadata.create_all(engine)
+        tables.Table.metadata.create_all(engine)
         with Session(engine) as session, session.begin():
-            session.add(_Meta(key="schema", value={"value": SCHEMA}))
+            session.add(tables.Meta(key="schema", value={"value": tables.SCHEMA}))
         engine.dispose()
         new.replace(path)
 
@@ -273,16 +248,24 @@ def _configure(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
+def _columns(score: SplitScore) -> Iterator[dict[str, Any]]:
+    """Yield the stored values of each row of a score."""
+    arrays = {name: getattr(score, name) for name in _EXAMPLE_COLUMNS}
+    for index in range(len(score.row)):
+        yield {k: None if each is None else each[index].item() for k, each in arrays.items()}
+
+
 def _read_score(session: Session, score: int) -> SplitScore:
-    found = session.execute(
-        select(_Example.row, _Example.nll, _Example.num_tokens, _Example.num_bytes)
-        .where(_Example.score == score)
-        .order_by(_Example.row)
-    ).all()
-    row, nll, num_tokens, num_bytes = zip(*found, strict=True)
+    wanted = [getattr(tables.Example, name) for name in _EXAMPLE_COLUMNS]
+    query = select(*wanted).where(tables.Example.score == score).order_by(tables.Example.row)
+    columns = zip(*session.execute(query).all(), strict=True)
     return SplitScore(
-        row=np.array(row, dtype=np.int64),
-        nll=np.array(nll, dtype=np.float64),
-        num_tokens=np.array(num_tokens, dtype=np.int64),
-        num_bytes=np.array(num_bytes, dtype=np.int64),
+        **{
+            name: None if column[0] is None else np.array(column, dtype=_dtype(name))
+            for name, column in zip(_EXAMPLE_COLUMNS, columns, strict=True)
+        }
     )
+
+
+def _dtype(name: str) -> type:
+    return np.float64 if name == "nll" else np.int64

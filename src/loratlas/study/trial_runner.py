@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from loratlas.data.batches import TokenizedRow
-from loratlas.data.collate import collate
+from loratlas.data.masked import Masking
+from loratlas.data.rows import TokenizedRow
 from loratlas.measure.likelihood import score
 from loratlas.measure.scores import SplitScore
 from loratlas.placement.placement import Placement
@@ -42,6 +42,7 @@ class Bench:
         scored: the rows that every trial is scored on, by split.
         folder: the run folder.
         environment: versions and device, kept with every trial.
+        masking: how training rows are masked, for a masked language model.
     """
 
     base: Base
@@ -49,19 +50,20 @@ class Bench:
     scored: Mapping[str, Sequence[TokenizedRow]]
     folder: Path
     environment: dict[str, Any]
+    masking: Masking | None = None
 
     def score(self, model: Any) -> dict[str, SplitScore]:
         """Score a model on every split."""
         base = self.base
         return {
-            split: score(model, rows, pad_id=base.pad_id, device=base.device)
+            split: score(model, rows, collator=base.collator, device=base.device)
             for split, rows in self.scored.items()
         }
 
     def logits(self, model: Any) -> torch.Tensor:
-        """Return a model's logits on the first scored rows, shape (rows, T, V)."""
+        """Return a model's logits on the first scored rows, rows first."""
         rows = next(iter(self.scored.values()))[:_CHECKED_ROWS]
-        inputs = collate(rows, self.base.pad_id)
+        inputs = self.base.collator(rows)
         del inputs["labels"]
         model.eval()
         with torch.no_grad():
@@ -138,6 +140,7 @@ def _train_and_score(
             spec.training,
             learning_rate=spec.learning_rate,
             seed=spec.seed,
+            masking=bench.masking,
             on_step=on_step,
         )
         trained = bench.logits(model)

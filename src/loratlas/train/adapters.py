@@ -7,7 +7,7 @@ whatever happens in between.
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ from loratlas.placement.peft_config import adapter_config, to_peft
 from loratlas.placement.placement import Placement
 from loratlas.train import randomness
 from loratlas.train.base import Base, quiet
+from loratlas.train.head import initialise_head
 from loratlas.train.verify import ADAPTER_NAME, verify, wrapped_layers
 
 # On a GPU the same sum may be taken in another order; on a CPU it is not.
 _GPU_TOLERANCE = 1e-5
+# Where PEFT keeps the copy of a module that is trained whole.
+_TRAINED_HEAD = f".modules_to_save.{ADAPTER_NAME}"
 
 
 @contextmanager
@@ -38,10 +41,13 @@ def new_adapters(base: Base, placement: Placement, *, seed: int, dropout: float)
         VerificationError: what PEFT wrapped is not the placement.
     """
     with _without_advice():
-        model = get_peft_model(base.model, to_peft(placement, dropout=dropout))
+        config = to_peft(placement, dropout=dropout)
+        config.modules_to_save = list(base.head) or None
+        model = get_peft_model(base.model, config)
     try:
-        verify(model, placement)
+        verify(model, placement, whole=base.head)
         initialise(model, seed=seed)
+        initialise_head(model.base_model.model, base.head, seed=seed, suffix=_TRAINED_HEAD)
         yield model
     finally:
         _take_out(base, model)
@@ -54,7 +60,7 @@ def saved_adapters(base: Base, folder: Path, placement: Placement) -> Iterator[A
         model = PeftModel.from_pretrained(base.model, str(folder))
     try:
         model.requires_grad_(False)
-        _verify_loaded(model, placement)
+        _verify_loaded(model, placement, base.head)
         model.eval()
         yield model
     finally:
@@ -86,8 +92,10 @@ def save_adapters(
         state = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
-    dropout = peft_model.peft_config[ADAPTER_NAME].lora_dropout
-    config = adapter_config(placement, dropout=dropout, base_model=base_name, revision=revision)
+    used = peft_model.peft_config[ADAPTER_NAME]
+    config = adapter_config(
+        placement, dropout=used.lora_dropout, base_model=base_name, revision=revision
+    ) | {"modules_to_save": used.modules_to_save}
     (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -128,11 +136,11 @@ def _initialise_embedding(layer: Any, seed: int, path: str) -> None:
     b.copy_(torch.from_numpy(drawn))
 
 
-def _verify_loaded(model: Any, placement: Placement) -> None:
+def _verify_loaded(model: Any, placement: Placement, head: Sequence[str]) -> None:
     """Compare loaded adapters with the placement; for the count they are trainable a moment."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".lora_" in name)
-    verify(model, placement)
+        parameter.requires_grad_(".lora_" in name or f"{_TRAINED_HEAD}." in name)
+    verify(model, placement, whole=head)
     model.requires_grad_(False)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,18 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from loratlas.bundled import demo_model_folder
-from loratlas.errors import ModelError, NotYetError
+from loratlas.data.collate import Collator
+from loratlas.data.spec import DataFormat, Task
+from loratlas.errors import ModelError
+from loratlas.train.head import head_of, initialise_head
+from loratlas.train.objective import auto_class, task_of
 from loratlas.train.trial import Dtype, ModelRef
 
+# The untuned base is scored with this head; each trial draws its own.
+_HEAD_SEED = 0
 _TORCH_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -31,6 +37,8 @@ class Base:
         device: where the model lies.
         digest: SHA-256 over configuration and weights as loaded.
         num_parameters: parameters of the model; tied tensors count once.
+        task: what it predicts.
+        head: paths of the modules of a new classification head, trained whole in every trial.
     """
 
     ref: ModelRef
@@ -39,6 +47,14 @@ class Base:
     device: torch.device
     digest: str
     num_parameters: int
+    task: Task = "causal"
+    head: tuple[str, ...] = ()
+
+    @property
+    def collator(self) -> Collator:
+        """What makes this model's batches."""
+        start = getattr(self.model.config, "decoder_start_token_id", None)
+        return Collator(task=self.task, pad_id=self.pad_id, start_id=int(start or 0))
 
     @property
     def pad_id(self) -> int:
@@ -89,18 +105,22 @@ def load_base(
 ) -> Base:
     """Load a base model, freeze it, and set its dropout.
 
+    A classification head that is not among its weights is drawn, the same one each time.
+
     Raises:
-        ModelError: it cannot be found or read, or its weights are not safetensors.
-        NotYetError: it is not a causal language model.
+        ModelError: it cannot be found or read, is no language model, or its weights are not
+            safetensors or do not fit.
     """
+    tokenizer = load_tokenizer(ref)
     with _readable(ref, "model"), quiet():
-        config = AutoConfig.from_pretrained(
-            _location(ref), revision=ref.revision, trust_remote_code=ref.trust_remote_code
-        )
-        _require_causal(ref, config)
+        config = _config(ref)
         if base_dropout is not None:
             set_dropout(config, base_dropout)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        task = task_of(config, ref.name, None if ref.num_labels is None else "classification")
+        _require_one_way(ref, config, task)
+        if ref.num_labels is not None:
+            _set_labels(config, ref.num_labels, tokenizer)
+        loaded: Any = auto_class(task).from_pretrained(
             _location(ref),
             config=config,
             revision=ref.revision,
@@ -111,18 +131,47 @@ def load_base(
             output_loading_info=True,
         )
     model, found = loaded
-    _require_whole(ref, found)
+    head = head_of(model, found["missing_keys"]) if task == "classification" else ()
+    _require_whole(ref, found, head)
+    initialise_head(model, head, seed=_HEAD_SEED)
     model.requires_grad_(False)
     model.config.use_cache = False
     digest = weights_digest(model)
     return Base(
         ref=ref,
         model=model.to(device),
-        tokenizer=load_tokenizer(ref),
+        tokenizer=tokenizer,
         device=device,
         digest=digest,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        task=task,
+        head=head,
     )
+
+
+def read_task(ref: ModelRef, data_format: DataFormat) -> Task:
+    """Return what a base predicts in a study, from its configuration.
+
+    Raises:
+        ModelError: the configuration cannot be found or read, or is of no language model.
+    """
+    with _readable(ref, "configuration"), quiet():
+        return task_of(_config(ref), ref.name, data_format)
+
+
+def _config(ref: ModelRef) -> Any:
+    return AutoConfig.from_pretrained(
+        _location(ref), revision=ref.revision, trust_remote_code=ref.trust_remote_code
+    )
+
+
+def _set_labels(config: Any, num_labels: int, tokenizer: Any) -> None:
+    config.num_labels = num_labels
+    config.problem_type = "single_label_classification"
+    if getattr(config, "pad_token_id", None) is None:
+        # Decoders classify at the last token that is not padding, and know it by this id.
+        pad = tokenizer.pad_token_id
+        config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
 
 
 def set_dropout(config: Any, value: float) -> list[str]:
@@ -154,7 +203,15 @@ def weights_digest(model: Any) -> str:
 def max_positions(model: Any) -> int | None:
     """Return how many tokens the model's learned positions reach, or None without a limit."""
     value = getattr(model.config, "max_position_embeddings", None)
-    return int(value) if isinstance(value, int) and value > 0 else None
+    if not isinstance(value, int) or value <= 0:
+        return None
+    # RoBERTa and its like count positions from the padding token's id on.
+    offsets = [
+        module.padding_idx + 1
+        for name, module in model.named_modules()
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+    ]
+    return value - max(offsets, default=0)
 
 
 @contextmanager
@@ -186,36 +243,33 @@ def _location(ref: ModelRef) -> str:
     return ref.name
 
 
-def _require_causal(ref: ModelRef, config: Any) -> None:
-    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise NotYetError(
-            f"{ref.name}: {config.model_type} is no causal language model; "
-            "this version trains causal language models only, not yet others"
-        )
-    named = (config.architectures or [""])[0]
+def _require_one_way(ref: ModelRef, config: Any, task: Task) -> None:
+    """Refuse to predict next tokens with a model that sees them."""
     both = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
-    if both and not getattr(config, "is_decoder", False):
-        raise NotYetError(
-            f"{ref.name}: {config.model_type} attends in both directions (is_decoder is not set); "
-            "this version trains causal language models only, not yet others"
-        )
-    if named.endswith(("ForMaskedLM", "ForConditionalGeneration", "ForSequenceClassification")):
-        raise NotYetError(
-            f"{ref.name}: {named} is no causal language model; "
-            "this version trains causal language models only, not yet others"
+    if task == "causal" and both and not getattr(config, "is_decoder", False):
+        raise ModelError(
+            f"{ref.name}: {config.architectures[0]} predicts next tokens, but its configuration "
+            "lets it attend in both directions (is_decoder is not set)"
         )
 
 
-def _require_whole(ref: ModelRef, found: Mapping[str, Any]) -> None:
-    """Refuse weights that leave tensors of the model out: they would be random, unseen."""
-    wrong = sorted(found["mismatched_keys"])
+def _require_whole(ref: ModelRef, found: Mapping[str, Any], head: Sequence[str]) -> None:
+    """Refuse weights that leave tensors of the model out: they would be random, unseen.
+
+    A classification head may be new, and of another size than the one in the file.
+    """
+
+    def is_new(name: str) -> bool:
+        return any(name.startswith(f"{path}.") for path in head)
+
+    wrong = sorted(each for each in found["mismatched_keys"] if not is_new(each[0]))
     if wrong:
         name, held, needed = wrong[0]
         raise ModelError(
             f"{ref.name}: its weights do not fit its config.json: {len(wrong)} tensors have "
             f"another shape, first {name}: {tuple(held)} in the file, {tuple(needed)} in the model"
         )
-    missing = sorted(found["missing_keys"])
+    missing = sorted(name for name in found["missing_keys"] if not is_new(name))
     if missing:
         raise ModelError(
             f"{ref.name}: its weights do not fit its config.json: {len(missing)} tensors are "
@@ -228,7 +282,7 @@ def _readable(ref: ModelRef, what: str) -> Iterator[None]:
     """Turn the many errors of a failed load into one that says what to do."""
     try:
         yield
-    except (ModelError, NotYetError):
+    except ModelError:
         raise
     except Exception as error:
         first = str(error).strip().split("\n")[0]

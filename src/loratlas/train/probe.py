@@ -17,12 +17,13 @@ from pathlib import Path
 
 import torch
 
-from loratlas.data.batches import TokenizedRow
+from loratlas.data.masked import Masking
+from loratlas.data.rows import TokenizedRow
 from loratlas.errors import TrialError
 from loratlas.placement.placement import Placement
 from loratlas.train.adapters import new_adapters
 from loratlas.train.base import load_base
-from loratlas.train.outcome import Probe
+from loratlas.train.outcome import Fit, Probe
 from loratlas.train.randomness import row_order
 from loratlas.train.reference import ENGINE, fit
 from loratlas.train.trial import ModelRef, TrainingSpec
@@ -44,6 +45,7 @@ class ProbeTask:
         training: the study's training; steps and rates are replaced by the probe's.
         lora_dropout: dropout on the adapters' input.
         num_threads: threads that torch may use on a CPU.
+        masking: how rows are masked, for a masked language model.
     """
 
     model: ModelRef
@@ -53,6 +55,7 @@ class ProbeTask:
     training: TrainingSpec
     lora_dropout: float
     num_threads: int
+    masking: Masking | None = None
 
 
 def probe(task: ProbeTask) -> Probe:
@@ -117,11 +120,15 @@ def measure(task: ProbeTask) -> Probe:
     )
     training = replace(task.training, steps=WARMUP_STEPS + TIMED_STEPS, scheduler="constant")
     gauge = _Gauge(base.device)
+    # The timed steps may miss the longest rows, and those decide the peak.
+    longest = sorted(task.rows, key=lambda row: -row.num_read)[: training.batch]
     with new_adapters(base, task.placement, seed=0, dropout=task.lora_dropout) as model:
-        run = fit(base, model, task.rows, training, learning_rate=1e-4, seed=0)
-        # The timed steps may miss the longest rows, and those decide the peak.
-        longest = sorted(task.rows, key=lambda row: -len(row.ids))[: training.batch]
-        fit(base, model, longest, replace(training, steps=1), learning_rate=1e-4, seed=0)
+
+        def train(rows: Sequence[TokenizedRow], spec: TrainingSpec) -> Fit:
+            return fit(base, model, rows, spec, learning_rate=1e-4, seed=0, masking=task.masking)
+
+        run = train(task.rows, training)
+        train(longest, replace(training, steps=1))
     timed = run.step_seconds[WARMUP_STEPS:]
     tokens = sum(_tokens_of_steps(task.rows, training)[WARMUP_STEPS:])
     return Probe(
@@ -181,7 +188,7 @@ def _tokens_of_steps(rows: Sequence[TokenizedRow], training: TrainingSpec) -> li
     epoch = 0
     while len(tokens) < total:
         order = row_order(0, epoch, len(rows)).tolist()
-        lengths = [len(rows[index].ids) for index in order]
+        lengths = [rows[index].num_read for index in order]
         tokens += [sum(lengths[i : i + window]) for i in range(0, len(lengths), window)]
         epoch += 1
     return tokens[:total]

@@ -56,6 +56,18 @@ def initial_embedding_b(seed: int, path: str, rank: int, d_out: int) -> NDArray[
     return np.ascontiguousarray(drawn.T, dtype=np.float32)
 
 
+def initial_weight(
+    seed: int, path: str, shape: tuple[int, ...], deviation: float
+) -> NDArray[np.float32]:
+    """Return the initial weight of a new module, normal with the given standard deviation."""
+    return (_stream("weight", seed, path).standard_normal(shape) * deviation).astype(np.float32)
+
+
+def masks(seed: int, epoch: int, row: int) -> np.random.Generator:
+    """Return what decides the masks of a row at its visit in an epoch."""
+    return _stream("masks", seed, epoch, row)
+
+
 def dropout_seed(seed: int) -> int:
     """Return the seed of torch's generator for the dropout masks of a trial."""
     return int(_stream("dropout", seed).integers(2**63))

@@ -21,12 +21,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from loratlas.data.batches import TokenizedRow
-from loratlas.data.collate import collate
+from loratlas.data.masked import Masking
+from loratlas.data.rows import IGNORED, TokenizedRow
 from loratlas.errors import TrialError
 from loratlas.train.base import Base, quiet
 from loratlas.train.outcome import Fit
-from loratlas.train.randomness import dropout_seed, row_order
+from loratlas.train.randomness import dropout_seed, masks, row_order
 from loratlas.train.trial import TrainingSpec
 
 ENGINE = "reference"
@@ -63,9 +63,14 @@ def fit(
     *,
     learning_rate: float,
     seed: int,
+    masking: Masking | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Fit:
     """Train the adapters of a model in place.
+
+    The loss of an optimiser step is Σ nll / Σ scored predictions over its whole window, in
+    every task. A causal model computes it itself, as in anybody's use of Trainer; the other
+    classes of transformers average each micro-batch, so theirs is computed here.
 
     Args:
         base: the base that carries the adapters.
@@ -73,7 +78,8 @@ def fit(
         rows: the training rows.
         training: everything but the rate.
         learning_rate: the peak rate.
-        seed: of row order and dropout.
+        seed: of row order, masks and dropout.
+        masking: how rows are masked at each visit, for a masked language model.
         on_step: called after each optimiser step with (steps done, steps in all).
 
     Raises:
@@ -86,8 +92,9 @@ def fit(
         trainer = _OrderedTrainer(
             model=peft_model,
             args=arguments,
-            train_dataset=_Rows(rows),
-            data_collator=lambda batch: collate(batch, base.pad_id),
+            train_dataset=_Visits(rows, masking, seed),
+            data_collator=base.collator,
+            compute_loss_func=None if base.task == "causal" else window_loss,
             callbacks=[watch],
             order=RowOrder(seed, len(rows)),
         )
@@ -97,8 +104,28 @@ def fit(
     return Fit(losses=tuple(watch.losses), step_seconds=tuple(watch.seconds))
 
 
+def window_loss(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Return Σ nll of a micro-batch / scored predictions of its window; nothing is shifted.
+
+    Args:
+        outputs: a model's outputs, with logits of shape (..., classes).
+        labels: shape (...), -100 where not scored.
+        num_items_in_batch: scored predictions of the window; None takes the micro-batch's.
+    """
+    logits = outputs.logits.float()
+    total = torch.nn.functional.cross_entropy(
+        logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+
+
 class RowOrder(Sampler[int]):
-    """The order of rows per (seed, epoch), as `randomness` gives it to every engine."""
+    """The order of visits per (seed, epoch), as `randomness` gives it to every engine.
+
+    A visit's number is the row's index plus the number of rows for each epoch before.
+    """
 
     def __init__(self, seed: int, num_rows: int) -> None:
         self._seed = seed
@@ -110,21 +137,30 @@ class RowOrder(Sampler[int]):
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        return iter(row_order(self._seed, self._epoch, self._num_rows).tolist())
+        order = row_order(self._seed, self._epoch, self._num_rows)
+        return iter((order + self._epoch * self._num_rows).tolist())
 
     def __len__(self) -> int:
         return self._num_rows
 
 
-class _Rows(Dataset[TokenizedRow]):
-    def __init__(self, rows: Sequence[TokenizedRow]) -> None:
+class _Visits(Dataset[TokenizedRow]):
+    """The rows by the number of a visit, as `RowOrder` gives it; each visit masks anew."""
+
+    def __init__(self, rows: Sequence[TokenizedRow], masking: Masking | None, seed: int) -> None:
         self._rows = rows
+        self._masking = masking
+        self._seed = seed
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> TokenizedRow:
-        return self._rows[index]
+    def __getitem__(self, visit: int) -> TokenizedRow:
+        epoch, index = divmod(visit, len(self._rows))
+        row = self._rows[index]
+        if self._masking is None:
+            return row
+        return self._masking.corrupt(row, masks(self._seed, epoch, index))
 
 
 class _OrderedTrainer(Trainer):

@@ -21,6 +21,8 @@ class ModelRef:
     """Revision of a hub model."""
     trust_remote_code: bool = False
     """Whether code that the model's repository brings may run."""
+    num_labels: int | None = None
+    """Classes of a sequence classification head; None leaves a language model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

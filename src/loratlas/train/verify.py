@@ -1,11 +1,13 @@
 """Whether what is wrapped in a model is what its placement asked for, exactly."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
+from peft.utils import ModulesToSaveWrapper
 from transformers.pytorch_utils import Conv1D
 
 from loratlas.errors import VerificationError
@@ -43,13 +45,21 @@ def _site_path(name: str, layer: LoraLayer) -> str:
     return path if owns else f"{path}.{layer.parameter_name}"
 
 
-def verify(peft_model: Any, placement: Placement, *, adapter_name: str | None = None) -> None:
+def verify(
+    peft_model: Any,
+    placement: Placement,
+    *,
+    adapter_name: str | None = None,
+    whole: Collection[str] = (),
+) -> None:
     """Compare wrapped sites, ranks, scales and the parameter count with the placement.
 
     Args:
         peft_model: what ``get_peft_model`` returned, or a trainer's ``model``.
         placement: what was asked for.
         adapter_name: the adapter to look at; None is the one that is active.
+        whole: paths of modules that are meant to be trained whole beside the adapters, such as
+            the new head of a classifier (PEFT's `modules_to_save`).
 
     Raises:
         VerificationError: anything differs; the message names the first differences.
@@ -59,7 +69,7 @@ def verify(peft_model: Any, placement: Placement, *, adapter_name: str | None = 
     differences = _site_differences(layers, placement, name)
     differences += _state_differences(layers, name)
     differences += _other_adapters(peft_model, name)
-    differences += _count_differences(peft_model, placement)
+    differences += _count_differences(peft_model, placement, whole)
     if differences:
         shown = "; ".join(differences[:_MOST_SHOWN])
         more = len(differences) - _MOST_SHOWN
@@ -124,10 +134,25 @@ def _other_adapters(peft_model: Any, adapter_name: str) -> list[str]:
     return [f"the adapter {name} is active, too, at {n} sites" for name, n in found.items()]
 
 
-def _count_differences(peft_model: Any, placement: Placement) -> list[str]:
-    trainable = sum(p.numel() for p in peft_model.parameters() if p.requires_grad)
+def _count_differences(peft_model: Any, placement: Placement, whole: Collection[str]) -> list[str]:
+    saved = _saved_whole(peft_model)
+    expected = {id(p) for path in saved.keys() & set(whole) for p in saved[path].parameters()}
+    trainable = sum(
+        p.numel() for p in peft_model.parameters() if p.requires_grad and id(p) not in expected
+    )
     wanted = placement.trainable_parameters
     if trainable == wanted:
         return []
     hint = "" if trainable else " (PeftModel.from_pretrained needs is_trainable=True to train on)"
+    if unexpected := sorted(saved.keys() - set(whole)):
+        hint = f" ({', '.join(unexpected)}: trained whole by modules_to_save; is that in `whole`?)"
     return [f"{trainable:,} trainable parameters instead of {wanted:,}{hint}"]
+
+
+def _saved_whole(peft_model: Any) -> dict[str, Any]:
+    """Return the copies that `modules_to_save` trains, by the path of the module in the base."""
+    return {
+        name.replace("_orig_mod.", "").replace("base_model.model.", ""): module.modules_to_save
+        for name, module in peft_model.named_modules()
+        if isinstance(module, ModulesToSaveWrapper)
+    }
