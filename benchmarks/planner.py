@@ -20,7 +20,7 @@ from loratlas.anatomy.read import read
 from loratlas.anatomy.sites import Anatomy
 from loratlas.cost.blueprint import read_blueprint
 from loratlas.cost.plan import Estimator
-from loratlas.cost.setting import Attention, Setting, Workload
+from loratlas.cost.setting import Attention, Experts, Setting, Workload
 from loratlas.placement.placement import Placement, place
 
 _SMALL = {"vocab_size": 512, "max_position_embeddings": 256}
@@ -87,16 +87,25 @@ class Case:
     placement: Placement
     workload: Workload
     attention: Attention = "eager"
+    experts: Experts = "eager"
+    checkpointing: bool = False
+    input_gradients: bool = False
+    width: int = 4
     lora_dropout: float = 0.0
     base_dropout: float = 0.0
 
-    def setting(self) -> Setting:
+    def setting(self, *, on_cpu: bool = True) -> Setting:
         """Return what the planner is told of it."""
         return Setting(
             blueprint=read_blueprint(self.config, base_dropout=self.base_dropout),
             workload=self.workload,
             dropout=self.lora_dropout,
+            width=self.width,
+            on_cpu=on_cpu,
             attention=self.attention,
+            experts=self.experts,
+            checkpointing=self.checkpointing,
+            input_gradients=self.input_gradients,
         )
 
 
@@ -120,13 +129,23 @@ def build(case: Case) -> Any:
     config = CONFIG_MAPPING[case.config["model_type"]].from_dict(dict(case.config))
     set_dropout(config, case.base_dropout)
     config.use_cache = False
-    config._attn_implementation = case.attention
-    config._experts_implementation = "eager"
+    steps = case.setting().attends_in_steps
+    config._attn_implementation = "eager" if steps else case.attention
+    stacked = any(site.num_experts for site in case.anatomy.sites)
+    config._experts_implementation = case.experts if stacked else "eager"
     model = getattr(transformers, case.config["architectures"][0])(config)
     model.config.use_cache = False
+    if case.width == 2:
+        model = model.to(torch.bfloat16)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tied heads are wanted here
-        return get_peft_model(model, case.placement.to_peft(dropout=case.lora_dropout)).train()
+        model = get_peft_model(model, case.placement.to_peft(dropout=case.lora_dropout)).train()
+    if case.checkpointing:
+        base = model.get_base_model()
+        base.activation_checkpointing_enable({"use_reentrant": False})
+        if not case.input_gradients:
+            base.disable_input_require_grads()
+    return model
 
 
 def batch(case: Case) -> dict[str, Any]:
@@ -158,31 +177,47 @@ def counted_flops(case: Case) -> tuple[int, int]:
     return forward, counter.get_total_flops() - forward
 
 
+class Training:
+    """A model, a batch and an optimiser, with one step behind them."""
+
+    def __init__(self, case: Case, device: str = "cpu") -> None:
+        import torch
+
+        self._passes = round(case.workload.passes)
+        self._model = build(case).to(device)
+        self._inputs = {key: value.to(device) for key, value in batch(case).items()}
+        trained = [p for p in self._model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(trained, lr=1e-4)
+        self.step()
+
+    def step(self) -> None:
+        """Run the micro-batches of a step one after another, and update."""
+        for _ in range(self._passes):
+            self._model(**self._inputs).loss.backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def resident(self) -> int:
+        """Return the bytes that are there before a step: weights, averages, rows."""
+        weights = sum(p.numel() * p.element_size() for p in self._model.parameters())
+        state = self._optimizer.state.values()
+        averages = sum(v.numel() * 4 for each in state for v in each.values())
+        return weights + averages + sum(t.numel() * 8 for t in self._inputs.values())
+
+
 def measured_memory(case: Case) -> int:
     """Return the most bytes of tensors in use during a step that is not the first."""
-    import torch
     from torch.profiler import ProfilerActivity, profile
 
-    model, inputs = build(case), batch(case)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4)
-
-    def step() -> None:
-        model(**inputs).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    step()
+    training = Training(case)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
+        training.step()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     live = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         live += event.nbytes()
         peak = max(peak, live)
-    resident = sum(p.numel() * p.element_size() for p in model.parameters())
-    state = sum(v.numel() * 4 for s in optimizer.state.values() for v in s.values())
-    return resident + state + peak + sum(t.numel() * 8 for t in inputs.values())
+    return training.resident() + peak
 
 
 def flops_errors(quick: bool) -> Iterator[dict[str, Any]]:

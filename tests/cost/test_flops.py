@@ -8,7 +8,7 @@ from loratlas.cost.plan import Estimator
 from loratlas.cost.setting import Setting, Workload
 from loratlas.placement.placement import place
 
-FAMILIES = ["gpt2", "llama", "qwen3", "bert", "t5", "mixtral"]
+FAMILIES = ["gpt2", "llama", "qwen3", "bert", "t5", "mixtral", "qwen2_moe", "electra"]
 QUICK = ["all", "attention.o @ layers(1)", "attention.q | attention.qkv"]
 
 
@@ -56,14 +56,15 @@ def test_the_closed_form(rule, downstream, attends):
     assert found.backward == pytest.approx(backward, rel=1e-12)
 
 
-def check(planner, small, name, rules):
+def check(planner, memory, small, name, rules, **changes):
     anatomy = small(name)
     for rule in rules:
         case = planner.Case(
             anatomy=anatomy,
-            config=planner.MODELS[name],
+            config=memory.MODELS[name],
             placement=place(anatomy, rule, rank=4, alpha=8),
             workload=Workload.alike(2, 20, decoder_tokens=12 if name == "t5" else None),
+            **changes,
         )
         planned = Estimator(anatomy, case.setting()).cost(case.placement).flops
         forward, backward = planner.counted_flops(case)
@@ -72,15 +73,29 @@ def check(planner, small, name, rules):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_against_pytorchs_count(planner, small, name):
-    check(planner, small, name, QUICK)
+def test_against_pytorchs_count(planner, memory, small, name):
+    check(planner, memory, small, name, QUICK)
+
+
+@pytest.mark.parametrize("input_gradients", [False, True])
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_checkpointed_blocks_run_again_up_to_what_they_keep(
+    planner, memory, small, name, input_gradients
+):
+    changes = {"checkpointing": True, "input_gradients": input_gradients}
+    check(planner, memory, small, name, ["all", "attention.o @ layers(1)"], **changes)
+
+
+def test_shared_experts_are_reached_as_parameters(planner, memory, small):
+    """PEFT then adds B A to the weights, which costs by weights and not by tokens."""
+    check(planner, memory, small, "qwen2_moe", ["shared_expert", "shared_expert.down @ last(1)"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_placement_against_pytorchs_count(planner, small, name):
+def test_every_placement_against_pytorchs_count(planner, memory, small, name):
     rules = [rule for rule in planner.RULES if rule not in QUICK]
-    check(planner, small, name, [r for r in rules if (name, r) != ("t5", "embedding")])
+    check(planner, memory, small, name, [r for r in rules if (name, r) != ("t5", "embedding")])
 
 
 def test_lengths_of_rows_enter_as_they_are():
@@ -127,6 +142,45 @@ def test_what_is_not_known_is_not_guessed():
     assert cost.unknown == (
         "the forward pass of mixtral is not known: how many experts a token visits"
     )
+
+
+def test_blocks_that_share_their_maps_are_not_counted(planner):
+    config = {
+        "model_type": "albert", "architectures": ["AlbertForMaskedLM"], "hidden_size": 32,
+        "embedding_size": 16, "intermediate_size": 48, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "vocab_size": 64,
+    }  # fmt: skip
+    anatomy = planner.read_config(config)
+    setting = Setting(blueprint=read_blueprint(config), workload=Workload.alike(1, 8))
+    cost = Estimator(anatomy, setting).cost(place(anatomy, "attention"))
+    assert cost.flops is None
+    assert cost.unknown.endswith("is not known: 3 blocks that share their maps")
+
+
+@pytest.mark.parametrize(
+    ("config", "share"),
+    [
+        ({"model_type": "llama"}, 0.0),
+        ({"model_type": "phi3"}, 1.0),
+        ({"model_type": "gpt_neox", "rotary_pct": 0.5}, 0.5),
+        ({"model_type": "phi", "rope_parameters": {"partial_rotary_factor": 0.4}}, 0.4),
+    ],
+)
+def test_the_share_of_a_head_that_is_turned(config, share):
+    assert read_blueprint(config).rotary_share == share
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        ({"model_type": "llama"}, 0),
+        ({"model_type": "mistral"}, 4096),
+        ({"model_type": "mistral", "sliding_window": None}, 0),
+        ({"model_type": "qwen2", "sliding_window": 32768, "use_sliding_window": False}, 0),
+    ],
+)
+def test_the_window_of_attention(config, window):
+    assert read_blueprint(config).window == window
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,8 @@ def _projected(
     if "qkv" in own:
         width = own["o"].d_in
         rest = (own["qkv"].d_out - width) // 2
-        fused = apply(run, own["qkv"], value, rows)
-        found = op.parts(run.tape, fused, tuple(rows * each for each in (width, rest, rest)))
-        return (_heads(run, found[0]), _heads(run, found[1]), _heads(run, found[2]))
+        query, key, values = _cut(run, apply(run, own["qkv"], value, rows), rows, (width, rest))
+        return _turned(run, _heads(run, query), _heads(run, key), _heads(run, values))
     query = _heads(run, _query(run, own, value, rows), normed=True)
     if "kv" in own or "kv_up" in own:
         both = _key_and_value(run, own, source, source_rows)
@@ -62,15 +61,29 @@ def _projected(
         return query, _heads(run, pair[0]), _heads(run, pair[1])
     key = _heads(run, apply(run, own["k"], source, source_rows), normed=True)
     values = _heads(run, apply(run, own["v"], source, source_rows))
-    if run.blueprint.positions == "rotary":
-        rotated = rotate(run, query)
-        return rotated, rotate(run, key), values
-    return query, key, values
+    return _turned(run, query, key, values)
+
+
+def _cut(run: Pass, fused: Value, rows: int, widths: tuple[int, int]) -> tuple[Value, ...]:
+    """Return queries, keys and values out of one map's result."""
+    sizes = tuple(rows * width for width in (widths[0], widths[1], widths[1]))
+    if run.code.fused == "slices":
+        return tuple(op.part(run.tape, fused, size) for size in sizes)
+    return op.parts(run.tape, fused, sizes)
+
+
+def _turned(run: Pass, query: Value, key: Value, values: Value) -> tuple[Value, Value, Value]:
+    """Return queries and keys that know where they stand, if attention is what tells them."""
+    if run.code.positions != "rotary":
+        return query, key, values
+    rotated = rotate(run, query)
+    return rotated, rotate(run, key), values
 
 
 def _query(run: Pass, own: Sites, value: Value, rows: int) -> Value:
     if "q_up" not in own:
-        return apply(run, own["q"], value, rows)
+        query = apply(run, own["q"], value, rows)
+        return op.scale(run.tape, query) if run.code.scales_query else query
     low = norm(run, apply(run, own["q_down"], value, rows), rows)
     return apply(run, own["q_up"], low, rows)
 
@@ -88,17 +101,27 @@ def _heads(run: Pass, value: Value, *, normed: bool = False) -> Value:
 
     A kernel gives gradients in the layout of its inputs, plain steps in another one.
     """
-    copied = run.setting.attention == "eager"
+    copied = run.setting.attends_in_steps
     value = op.view(run.tape, value, copied_back=copied)
-    if normed and run.blueprint.normed_heads:
+    if normed and run.code.normed_heads:
         heads = run.blueprint.num_heads or 1
         value = op.rms_norm(run.tape, value, run.rows * heads)
     return value
 
 
 def rotate(run: Pass, value: Value) -> Value:
-    """Turn queries or keys by their position: x cos + rotate_half(x) sin."""
-    tape, half = run.tape, value.num_elements // 2
+    """Turn queries or keys by their position, or the first part of each head."""
+    if not run.blueprint.rotary_share:
+        return _rotated(run.tape, value)
+    turned = round(value.num_elements * run.blueprint.rotary_share)
+    first = op.part(run.tape, value, turned)
+    rest = op.part(run.tape, value, value.num_elements - turned)
+    return op.join(run.tape, (_rotated(run.tape, first), rest))
+
+
+def _rotated(tape: Tape, value: Value) -> Value:
+    """Return x cos + rotate_half(x) sin."""
+    half = value.num_elements // 2
     plain = op.scale(tape, value)
     return op.add(tape, plain, op.scale(tape, _half_turned(tape, value, half)))
 

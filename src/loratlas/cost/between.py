@@ -7,7 +7,7 @@ from loratlas.cost.tape import Value
 
 def norm(run: Pass, value: Value, num_rows: int) -> Value:
     """Normalise rows in the model's way."""
-    if run.blueprint.norm == "rms_norm":
+    if run.code.norm == "rms_norm":
         return op.rms_norm(run.tape, value, num_rows)
     return op.layer_norm(run.tape, value, num_rows)
 

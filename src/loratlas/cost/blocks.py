@@ -33,14 +33,15 @@ def block(
     num_rows = run.rows * tokens
 
     def attend(inner: Value) -> Value:
-        return attention(run, sites, inner, tokens)
+        result = attention(run, sites, inner, tokens)
+        return dropped(run, result) if run.code.drops_attention else result
 
     def attend_across(inner: Value) -> Value:
         assert memory is not None
-        return attention(run, sites, inner, tokens, memory, "cross_attention")
+        return dropped(run, attention(run, sites, inner, tokens, memory, "cross_attention"))
 
     def feed(inner: Value) -> Value:
-        return feed_forward(run, sites, inner, num_rows)
+        return dropped(run, feed_forward(run, sites, inner, num_rows))
 
     inner_parts: list[Part] = []
     if "attention.o" in sites:
@@ -48,24 +49,34 @@ def block(
     if "cross_attention.o" in sites:
         inner_parts.append(attend_across)
     inner_parts.append(feed)
-    order = run.blueprint.order
-    if order == "parallel":
-        return _side_by_side(run, inner_parts, value, num_rows)
-    for inner_part in inner_parts:
-        value = _with_residual(run, inner_part, value, num_rows)
+    if run.blueprint.order == "parallel":
+        value = _side_by_side(run, inner_parts, value, num_rows)
+    else:
+        for inner_part in inner_parts:
+            value = _with_residual(run, inner_part, value, num_rows)
+    run.tape.handed_up = None
     assert value.num_elements == num_rows * width
     return value
 
 
 def _with_residual(run: Pass, inner: Part, value: Value, num_rows: int) -> Value:
-    if run.blueprint.order == "post":
-        result = op.add(run.tape, dropped(run, inner(value)), value)
-        return norm(run, result, num_rows)
-    return op.add(run.tape, value, dropped(run, inner(norm(run, value, num_rows))))
+    order = run.blueprint.order
+    if order == "post":
+        return norm(run, op.add(run.tape, inner(value), value), num_rows)
+    if order == "after":
+        return op.add(run.tape, value, norm(run, inner(value), num_rows))
+    result = inner(norm(run, value, num_rows))
+    if order == "around":
+        result = norm(run, result, num_rows)
+    if run.code.scales_results:
+        result = op.scale(run.tape, result)
+    return op.add(run.tape, value, result)
 
 
 def _side_by_side(run: Pass, inner_parts: list[Part], value: Value, num_rows: int) -> Value:
-    normed = norm(run, value, num_rows)
-    for inner in inner_parts:
-        value = op.add(run.tape, value, inner(normed))
-    return value
+    """Add up what the parts make of one input: attn(norm(x)) + mlp(norm(x)) + x."""
+    normed = None if run.code.own_norms else norm(run, value, num_rows)
+    results = [inner(normed or norm(run, value, num_rows)) for inner in inner_parts]
+    total = op.add(run.tape, results[0], results[1])
+    del results, normed
+    return op.add(run.tape, total, value)

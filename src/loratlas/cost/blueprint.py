@@ -8,11 +8,12 @@ attention before feed-forward; FLOPs can then be counted, memory cannot.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Norm = Literal["layer_norm", "rms_norm"]
-Order = Literal["pre", "post", "parallel"]
-Positions = Literal["learned", "rotary", "relative"]
+from loratlas.cost.model_types import MODEL_TYPES, SIDE_BY_SIDE, ModelType, Named, Order
+
+# What FLOPs of a model type without an entry are counted by; none of it makes a product.
+_UNKNOWN = ModelType(norm="layer_norm", positions="learned")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,100 +21,41 @@ class Blueprint:
     """How the blocks of a model are put together.
 
     Attributes:
+        num_layers: blocks that a pass runs through, None where the configuration does not say.
         num_heads: attention heads, None where the configuration does not say.
         num_key_value_heads: heads of keys and values.
         experts_per_token: experts that each token visits, None for dense models.
         activation: name of the feed-forward's function.
-        norm: how rows are normalised.
-        order: norm before each part, after it, or attention and feed-forward side by side.
-        positions: how a token learns where it stands.
-        normed_heads: whether queries and keys are normalised head by head.
+        order: norms and parts in their order, as `ModelType.order` has it.
+        code: what the model type's code does between the maps.
+        rotary_share: share of a head that is turned, 0 where heads are turned as they are.
+        attention_cap: bound of the scores by a tanh, 0 for none.
+        logit_cap: bound of the logits by a tanh, 0 for none.
+        window: tokens that attention reaches back, 0 where it reaches all.
         hidden_dropout: base dropout on what a part gives back.
+        inner_dropout: base dropout on the feed-forward's inner values.
         attention_dropout: base dropout on attention weights.
         is_described: whether everything that memory depends on is known.
     """
 
+    num_layers: int | None = None
     num_heads: int | None = None
     num_key_value_heads: int | None = None
     experts_per_token: int | None = None
     activation: str = "gelu"
-    norm: Norm = "layer_norm"
     order: Order = "pre"
-    positions: Positions = "learned"
-    normed_heads: bool = False
+    code: ModelType = _UNKNOWN
+    rotary_share: float = 0.0
+    attention_cap: float = 0.0
+    logit_cap: float = 0.0
+    window: int = 0
     hidden_dropout: float = 0.0
+    inner_dropout: float = 0.0
     attention_dropout: float = 0.0
     is_described: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Type:
-    """A model type whose blocks are described: what its code does, and its defaults."""
-
-    norm: Norm
-    order: Order
-    positions: Positions
-    activation: str
-    num_heads: int
-    normed_heads: bool = False
-    hidden_dropout: tuple[str, float] | None = None
-    attention_dropout: tuple[str, float] | None = None
-
-
-_LLAMA_LIKE: dict[str, Any] = {
-    "norm": "rms_norm",
-    "order": "pre",
-    "positions": "rotary",
-    "activation": "silu",
-    "num_heads": 32,
-    "attention_dropout": ("attention_dropout", 0.0),
-}
-_TYPES = {
-    "gpt2": _Type(
-        norm="layer_norm",
-        order="pre",
-        positions="learned",
-        activation="gelu_new",
-        num_heads=12,
-        hidden_dropout=("resid_pdrop", 0.1),
-        attention_dropout=("attn_pdrop", 0.1),
-    ),
-    "bert": _Type(
-        norm="layer_norm",
-        order="post",
-        positions="learned",
-        activation="gelu",
-        num_heads=12,
-        hidden_dropout=("hidden_dropout_prob", 0.1),
-        attention_dropout=("attention_probs_dropout_prob", 0.1),
-    ),
-    "t5": _Type(
-        norm="rms_norm",
-        order="pre",
-        positions="relative",
-        activation="relu",
-        num_heads=8,
-        hidden_dropout=("dropout_rate", 0.1),
-        attention_dropout=("dropout_rate", 0.1),
-    ),
-    "llama": _Type(**_LLAMA_LIKE),
-    "mistral": _Type(**_LLAMA_LIKE),
-    "qwen2": _Type(**_LLAMA_LIKE),
-    "qwen3": _Type(**_LLAMA_LIKE, normed_heads=True),
-}
-
-# Attention and feed-forward read the same input: always, or where the named key says so.
-_SIDE_BY_SIDE: dict[str, tuple[str, bool] | None] = {
-    "codegen": None,
-    "cohere": None,
-    "cohere2": None,
-    "gptj": None,
-    "phi": None,
-    "falcon": ("parallel_attn", True),
-    "gpt_neox": ("use_parallel_residual", True),
-    "stablelm": ("use_parallel_residual", False),
-}
-_HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
+_HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "encoder_attention_heads")
 _KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads", "multi_query_group_num")
 _EXPERTS_PER_TOKEN = (
     "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "top_k_experts",
@@ -135,24 +77,30 @@ def read_blueprint(config: Mapping[str, Any], *, base_dropout: float | None = 0.
     config = text if isinstance(text, Mapping) else config
     model_type = str(config.get("model_type", ""))
     heads = _integer(config, _HEADS)
-    known = _TYPES.get(model_type)
+    known = MODEL_TYPES.get(model_type)
     if known is None:
         return Blueprint(
+            num_layers=_integer(config, ("num_hidden_layers",)),
             num_heads=heads,
             num_key_value_heads=_integer(config, _KEY_VALUE_HEADS) or heads,
             experts_per_token=_experts_per_token(config, model_type),
-            order="parallel" if _is_side_by_side(config, model_type) else "pre",
+            order=_order(config, model_type, "pre"),
         )
     heads = heads or known.num_heads
     return Blueprint(
+        num_layers=_integer(config, ("num_hidden_layers",)),
         num_heads=heads,
         num_key_value_heads=_integer(config, _KEY_VALUE_HEADS) or heads,
+        experts_per_token=_experts_per_token(config, model_type),
         activation=_activation(config, known),
-        norm=known.norm,
-        order=known.order,
-        positions=known.positions,
-        normed_heads=known.normed_heads,
+        order=_order(config, model_type, known.order),
+        code=known,
+        rotary_share=_rotary_share(config, known),
+        attention_cap=_number(config, known.attention_cap),
+        logit_cap=_number(config, known.logit_cap),
+        window=0 if config.get("use_sliding_window") is False else _window(config, known),
         hidden_dropout=_dropout(config, known.hidden_dropout, base_dropout),
+        inner_dropout=_dropout(config, known.inner_dropout, base_dropout),
         attention_dropout=_dropout(config, known.attention_dropout, base_dropout),
         is_described=True,
     )
@@ -167,14 +115,31 @@ def _experts_per_token(config: Mapping[str, Any], model_type: str) -> int | None
     return _integer(config, _EXPERTS_PER_TOKEN) or _DEFAULT_EXPERTS_PER_TOKEN.get(model_type)
 
 
-def _is_side_by_side(config: Mapping[str, Any], model_type: str) -> bool:
-    if model_type not in _SIDE_BY_SIDE:
-        return False
-    key = _SIDE_BY_SIDE[model_type]
-    return True if key is None else bool(config.get(*key))
+def _order(config: Mapping[str, Any], model_type: str, usual: Order) -> Order:
+    if model_type not in SIDE_BY_SIDE:
+        return usual
+    key = SIDE_BY_SIDE[model_type]
+    return "parallel" if key is None or config.get(*key) else usual
 
 
-def _activation(config: Mapping[str, Any], known: _Type) -> str:
+def _number(config: Mapping[str, Any], named: Named) -> float:
+    """Return a number of the configuration; null there means none."""
+    return float(config.get(*named) or 0.0)
+
+
+def _window(config: Mapping[str, Any], known: ModelType) -> int:
+    return int(_number(config, ("sliding_window", known.window)))
+
+
+def _rotary_share(config: Mapping[str, Any], known: ModelType) -> float:
+    """Return the share of a head that is turned; newer files keep it among rotary parameters."""
+    if known.rotary_share is None:
+        return 0.0
+    nested = config.get("rope_parameters") or {}
+    return float(nested.get("partial_rotary_factor") or _number(config, known.rotary_share))
+
+
+def _activation(config: Mapping[str, Any], known: ModelType) -> str:
     named = next((config[key] for key in _ACTIVATIONS if config.get(key)), None)
     if named is None:  # T5 writes both facts in one word: gated-gelu
         named = str(config.get("feed_forward_proj", known.activation)).removeprefix("gated-")
@@ -183,9 +148,7 @@ def _activation(config: Mapping[str, Any], known: _Type) -> str:
     return str(named)
 
 
-def _dropout(
-    config: Mapping[str, Any], known: tuple[str, float] | None, base_dropout: float | None
-) -> float:
+def _dropout(config: Mapping[str, Any], known: Named | None, base_dropout: float | None) -> float:
     if known is None:
         return 0.0
     return float(config.get(*known)) if base_dropout is None else base_dropout

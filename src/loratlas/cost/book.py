@@ -4,13 +4,10 @@ A segment depends on its shape, on the adapters in it and on whether its input w
 and on nothing else; those that agree in these are accounted for once.
 """
 
-from collections.abc import Callable
-
 from loratlas.cost.layout import Layout, Stack
-from loratlas.cost.segment import Segment
+from loratlas.cost.segment import Segment, Stretch, run_checkpointed, run_segment
 from loratlas.cost.setting import Setting
-
-INDEX_BYTES = 8
+from loratlas.cost.tape import INDEX
 
 Key = tuple[object, ...]
 
@@ -45,11 +42,12 @@ class Book:
         """Return the elements of what runs between blocks."""
         return self._setting.workload.rows * tokens * self._width
 
-    def segment(self, key: Key, make: Callable[[], Segment]) -> Segment:
-        """Return a segment, made once for each key."""
+    def segment(self, key: Key, stretch: Stretch, *, checkpointed: bool = False) -> Segment:
+        """Return the account of a stretch, made once for each key."""
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = make()
+            found = (run_checkpointed if checkpointed else run_segment)(stretch)
+            self._known[key] = found
         return found
 
     def shared(self, stack: Stack) -> tuple[int, int, int]:
@@ -64,17 +62,18 @@ class Book:
         """
         setting, workload = self._setting, self._setting.workload
         blueprint, tokens = setting.blueprint, self.tokens(stack)
-        staying = 3 * workload.rows * tokens * INDEX_BYTES
+        staying = 3 * workload.rows * tokens * INDEX
         ending = angles = 0
-        if setting.attention == "eager":
-            ending += workload.rows * tokens * tokens * setting.width
+        if setting.attends_in_steps:
+            ending += workload.rows * tokens * tokens * setting.width * blueprint.code.num_masks
         elif workload.padded:
-            ending += workload.rows * tokens * tokens
-        if blueprint.positions == "relative":
+            ending += workload.rows * tokens * tokens * blueprint.code.num_masks
+        if blueprint.code.positions == "relative":
             across = len(self._layout.stacks) > 1 and stack is self._layout.stacks[-1]
             pairs = tokens * (tokens + (workload.tokens if across else 0))
             ending += (blueprint.num_heads or 1) * pairs * setting.width
-        if blueprint.positions == "rotary":
-            query = stack.layers[0].sites["attention.q"]
-            angles = 2 * tokens * query.d_out // (blueprint.num_heads or 1) * setting.width
+        if blueprint.code.positions == "rotary":
+            head = stack.layers[0].sites["attention.o"].d_in // (blueprint.num_heads or 1)
+            turned = round(head * (blueprint.rotary_share or 1))
+            angles = 2 * tokens * turned * setting.width * blueprint.code.num_angles
         return ending, staying, angles

@@ -29,6 +29,8 @@ _PARTS = {
 }
 # A table of this many rows or fewer tells segments apart, not positions.
 _SEGMENTS = 16
+# The map that weighs a shared expert has one output, and its place beside the router.
+_SHARED_ROUTER = "shared_router"
 
 
 class UnaccountedError(Exception):
@@ -58,11 +60,13 @@ class Layout:
 
     Attributes:
         stacks: the encoder's before the decoder's.
+        entry: the map between embeddings and the first block, as ELECTRA's small models have it.
         transforms: maps between the last block and the head.
         head: the head.
     """
 
     stacks: tuple[Stack, ...]
+    entry: Site | None
     transforms: tuple[Site, ...]
     head: Site
 
@@ -89,6 +93,8 @@ def lay_out(anatomy: Anatomy, blueprint: Blueprint) -> Layout:
     names = [name for name in ("encoder", "decoder") if name in anatomy.stacks]
     if not names or len(names) < len(anatomy.stacks):
         raise UnaccountedError(f"stacks {', '.join(anatomy.stacks) or 'none'}")
+    if len(names) == 1 and blueprint.num_layers not in (None, anatomy.stacks[names[0]]):
+        raise UnaccountedError(f"{blueprint.num_layers} blocks that share their maps")
     stacks = tuple(
         Stack(
             name=name,
@@ -99,7 +105,9 @@ def lay_out(anatomy: Anatomy, blueprint: Blueprint) -> Layout:
         )
         for name in names
     )
-    return Layout(stacks=stacks, transforms=tuple(_transforms(anatomy)), head=_head(anatomy))
+    entry = _entry(anatomy, stacks)
+    transforms = tuple(_transforms(anatomy, entry))
+    return Layout(stacks=stacks, entry=entry, transforms=transforms, head=_head(anatomy))
 
 
 def _layer(sites: list[Site], blueprint: Blueprint) -> Layer:
@@ -108,6 +116,8 @@ def _layer(sites: list[Site], blueprint: Blueprint) -> Layer:
         role = str(site.role)
         if role == Family.EMBEDDING:
             continue
+        if role == Family.ROUTER and site.d_out == 1:
+            role = _SHARED_ROUTER
         if role in by_role:
             raise UnaccountedError(f"{site.path}: a second {role} in its block")
         by_role[role] = site
@@ -150,13 +160,34 @@ def _head(anatomy: Anatomy) -> Site:
     return heads[0]
 
 
-def _transforms(anatomy: Anatomy) -> Iterator[Site]:
+def _entry(anatomy: Anatomy, stacks: tuple[Stack, ...]) -> Site | None:
+    """Return the only map before the blocks, if it widens what all embeddings give."""
+    first = next(number for number, site in enumerate(anatomy.sites) if site.in_block)
+    before = [
+        site
+        for site in anatomy.sites[:first]
+        if site.role.family is Family.OTHER and not _is_beside_head(anatomy, site)
+    ]
+    if len(before) != 1 or len(stacks) > 1 or before[0].kind == "expert":
+        return None
+    widths = {site.d_out for site in stacks[0].embeddings}
+    return before[0] if widths == {before[0].d_in} else None
+
+
+def _is_beside_head(anatomy: Anatomy, site: Site) -> bool:
+    """Return whether a map stands in the head's own module, wherever that was declared."""
+    parent, _, _ = _head(anatomy).path.rpartition(".")
+    return bool(parent) and site.path.startswith(f"{parent}.")
+
+
+def _transforms(anatomy: Anatomy, entry: Site | None) -> Iterator[Site]:
     """Yield what stands behind the last block, in the model's order, as BERT's transform does."""
     sites = anatomy.sites
     last = max(number for number, site in enumerate(sites) if site.in_block)
     for number, site in enumerate(sites):
-        if site.in_block or site.role.family in (Family.EMBEDDING, Family.HEAD):
+        if site.in_block or site.role.family in (Family.EMBEDDING, Family.HEAD) or site is entry:
             continue
-        if number < last or site.kind == "expert":
+        is_behind = number > last or _is_beside_head(anatomy, site)
+        if not is_behind or site.kind == "expert":
             raise UnaccountedError(f"{site.path}: a map before the blocks")
         yield site

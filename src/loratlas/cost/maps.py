@@ -15,8 +15,10 @@ from loratlas.cost.tape import FLOAT32, Node, Value
 
 def apply(run: Pass, site: Site, value: Value, num_rows: int) -> Value:
     """Apply a linear map to rows, with its adapter if it has one."""
+    if site.path in run.adapted.bare:
+        return _apply_sum(run, site, value, num_rows)
     result = op.frozen_map(run.tape, value, num_rows=num_rows, d_in=site.d_in, d_out=site.d_out)
-    rank = run.ranks.get(site.path)
+    rank = run.adapted.ranks.get(site.path)
     if rank is None:
         return result
     value = op.cast(run.tape, value, FLOAT32)
@@ -47,7 +49,7 @@ def embed(run: Pass, site: Site, num_rows: int) -> Value:
     """Look rows up in an embedding; its adapter looks up A and multiplies by B."""
     width = run.setting.width
     found = run.tape.value(num_rows * site.d_out, width)
-    rank = run.ranks.get(site.path)
+    rank = run.adapted.ranks.get(site.path)
     if rank is None:
         return found
     table = run.tape.parameter(site.d_in * rank)
@@ -62,38 +64,44 @@ def _lookup(run: Pass, table: Value) -> Node | None:
 
 
 def expert_weights(run: Pass, site: Site) -> Value | None:
-    """Return the weights of an adapted expert parameter, None where it is frozen.
+    """Return the weights of an adapted stack of experts, None where it is frozen.
 
     PEFT adds B A to the weights of all experts: 2 E r d_in d_out, twice as much for the
     gradients of A and B, whichever experts the tokens go to. PyTorch's ``parametrize`` calls
     the sum once more when PEFT registers it, at every pass (PEFT 0.21.2, torch 2.13).
     """
-    rank = run.ranks.get(site.path)
-    if rank is None:
+    if site.path not in run.adapted.ranks:
         return None
-    experts = site.num_experts or 1
-    flops = 2 * experts * rank * site.d_in * site.d_out
-    if site.num_experts is not None:
-        run.tape.count(flops, "fixed")
+    tape, experts = run.tape, site.num_experts or 1
+    tape.count(2 * experts * run.adapted.ranks[site.path] * site.d_in * site.d_out, "fixed")
+    tape.new(experts * site.d_in * site.d_out, run.setting.width)  # the first sum, not kept
+    return _low_rank_weights(run, site)
+
+
+def _low_rank_weights(run: Pass, site: Site) -> Value:
+    tape, rank, experts = run.tape, run.adapted.ranks[site.path], site.num_experts or 1
+    width = run.setting.width
     return op.product(
-        run.tape,
-        run.tape.parameter(experts * rank * site.d_in),
-        run.tape.parameter(experts * rank * site.d_out),
-        flops=flops,
+        tape,
+        op.cast(tape, tape.parameter(experts * rank * site.d_in), width),
+        op.cast(tape, tape.parameter(experts * rank * site.d_out), width),
+        flops=2 * experts * rank * site.d_in * site.d_out,
         num_elements=experts * site.d_in * site.d_out,
         growth="fixed",
     )
 
 
-def apply_parameter(run: Pass, site: Site, value: Value, num_rows: int) -> Value:
-    """Multiply rows by a bare parameter; an adapted one gets a gradient of its own weights."""
-    weights = expert_weights(run, site)
-    if weights is None:
-        return op.frozen_map(run.tape, value, num_rows=num_rows, d_in=site.d_in, d_out=site.d_out)
-    return op.product(
-        run.tape,
+def _apply_sum(run: Pass, site: Site, value: Value, num_rows: int) -> Value:
+    """Multiply rows by W + scale * B A, written out: the weights get a gradient of their own."""
+    tape = run.tape
+    low_rank = op.scale(tape, _low_rank_weights(run, site))
+    weights = op.add_constant(tape, low_rank)
+    result = op.product(
+        tape,
         value,
         weights,
         flops=2 * num_rows * site.d_in * site.d_out,
         num_elements=num_rows * site.d_out,
     )
+    del low_rank  # PEFT holds it while the map runs
+    return result

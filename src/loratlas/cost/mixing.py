@@ -29,7 +29,7 @@ def mix(
     pairs = run.rows * lengths[0] * lengths[1]
     flops = (2 * pairs * inner[0], 2 * pairs * inner[1])
     size = run.rows * lengths[0] * inner[1]
-    eager = run.setting.attention == "eager"
+    eager = run.setting.attends_in_steps
     shared = _shared_by(run, key, run.rows * lengths[1] * inner[0])
     repeated = eager or run.setting.workload.padded
     key, values = (op.repeat(run.tape, each, shared if repeated else 1) for each in (key, values))
@@ -39,7 +39,7 @@ def mix(
         mixed = _plain(run, query, key, values, pairs, flops, size)
         del mask
         return mixed
-    return op.attention_kernel(
+    mixed = op.attention_kernel(
         run.tape,
         query,
         key,
@@ -49,6 +49,8 @@ def mix(
         statistics=run.rows * lengths[0] * (run.blueprint.num_heads or 1),
         mask=_additive_mask(run, pairs, across=across),
     )
+    # The result is laid out as the queries are: joined ones stand head by head, not row by row.
+    return op.copy(run.tape, mixed) if run.blueprint.rotary_share else mixed
 
 
 def _shared_by(run: Pass, key: Value, full: int) -> int:
@@ -66,7 +68,7 @@ def _additive_mask(run: Pass, pairs: int, *, across: bool) -> Value | None:
     apart where rows are padded; across stacks it is zero, and made anew only for padding.
     """
     padded, width = run.setting.workload.padded, run.setting.width
-    if run.blueprint.positions != "relative":
+    if run.code.positions != "relative":
         return run.tape.value(pairs, width) if padded else None
     if across and not padded:
         return None
@@ -91,11 +93,13 @@ def _plain(
     """Attend step by step: scores, mask, softmax, dropout, weighted sum."""
     tape = run.tape
     repeated = run.blueprint.num_heads != run.blueprint.num_key_value_heads
-    if run.setting.attention != "eager":
+    if not run.setting.attends_in_steps:
         # In the kernel's place queries and keys are scaled, not their products.
         query, key, repeated = op.scale(tape, query), op.scale(tape, key), False
     weights = _weights(run, query, key, pairs, flops[0], repeated=repeated)
     weights = op.dropout(tape, weights, run.blueprint.attention_dropout)
+    if run.setting.attends_in_steps:
+        tape.handed_up = weights.storage
     mixed = op.product(
         tape,
         weights,
@@ -120,8 +124,10 @@ def _weights(
         num_elements=pairs * (run.blueprint.num_heads or 1),
         growth="pair",
     )
-    if run.setting.attention == "eager":
+    if run.setting.attends_in_steps:
         weights = op.scale(tape, weights)
+        if run.blueprint.attention_cap:
+            weights = op.capped(tape, weights)
         weights = op.add_constant(tape, weights)
     return op.cast(tape, op.keeps_result(tape, op.cast(tape, weights, FLOAT32)), query.width)
 

@@ -13,10 +13,17 @@ Growth = Literal["token", "pair", "fixed"]
 
 
 def add(tape: Tape, first: Value, second: Value) -> Value:
-    """Add two values of one size; both get the same gradient, which is not copied."""
+    """Add two values of one size; both get the same gradient, which is not copied.
+
+    Of unlike types, a CPU writes the narrower one out in the wider type first.
+    """
     width = max(first.width, second.width)
+    is_mixed = first.width != second.width and tape.on_cpu
+    widened = tape.new(first.num_elements, width) if is_mixed else None
     node = tape.node((first, second), lambda g: (g, g))
-    return tape.value(first.num_elements, width, node)
+    result = tape.value(first.num_elements, width, node)
+    del widened
+    return result
 
 
 def add_constant(tape: Tape, value: Value) -> Value:
@@ -150,6 +157,26 @@ def join(tape: Tape, pieces: tuple[Value, ...]) -> Value:
     return tape.value(sum(piece.num_elements for piece in pieces), pieces[0].width, node)
 
 
+def gather(tape: Tape, value: Value, num_elements: int, index: Storage) -> Value:
+    """Write chosen rows; the index is kept, and the gradient has the size of the whole."""
+    n, width = value.num_elements, value.width
+    node = tape.node((value,), lambda _: (tape.new(n, width),), (index,))
+    return tape.value(num_elements, width, node)
+
+
+def add_rows(tape: Tape, total: Value, rows: Value, index: Storage) -> Value:
+    """Add rows to some of those of a total, in place; PyTorch keeps them for their shape."""
+    n, width = rows.num_elements, rows.width
+    saved = (index, rows.storage)
+    node = tape.node((total, rows), lambda g: (g, tape.new(n, width)), saved)
+    return Value(total.num_elements, total.width, total.storage, node)
+
+
+def sum_of(tape: Tape, value: Value, num_elements: int) -> Value:
+    """Sum several values of each element; they share its gradient, which is not copied."""
+    return tape.value(num_elements, value.width, tape.node((value,), lambda g: (g,)))
+
+
 def repeat(tape: Tape, value: Value, times: int) -> Value:
     """Write a value several times; the gradients of the repetitions are summed."""
     if times == 1:
@@ -175,6 +202,11 @@ def rms_norm(tape: Tape, value: Value, num_rows: int) -> Value:
     return scale(tape, cast(tape, multiply(tape, wide, root), value.width))
 
 
+def capped(tape: Tape, value: Value) -> Value:
+    """Return c tanh(x / c), every step a tensor of its own."""
+    return scale(tape, keeps_result(tape, scale(tape, value)))
+
+
 def gelu_in_steps(tape: Tape, value: Value) -> Value:
     """Return 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), every step a tensor of its own."""
     half = scale(tape, value)
@@ -194,7 +226,6 @@ def product(
     """Multiply matrices; each of the two gradients costs as much as the product itself."""
     width, sizes = first.width, (first.num_elements, second.num_elements)
     wanted = (first.wants_gradient, second.wants_gradient)
-    tape.count(flops, growth)
 
     def gradients(_: Storage) -> list[Storage | None]:
         tape.count(flops * sum(wanted), growth, backward=True)
@@ -202,19 +233,26 @@ def product(
         return [tape.new(size, width) if want else None for size, want in pairs]
 
     saved = [*([first.storage] if wanted[1] else ()), *([second.storage] if wanted[0] else ())]
-    return tape.value(num_elements, width, tape.node((first, second), gradients, saved))
+    node = tape.node((first, second), gradients, saved)
+    tape.count(flops, growth)
+    return tape.value(num_elements, width, node)
 
 
 def frozen_map(tape: Tape, value: Value, *, num_rows: int, d_in: int, d_out: int) -> Value:
-    """Apply frozen weights: 2 * rows * d_in * d_out, and as much again for the gradient."""
+    """Apply frozen weights: 2 * rows * d_in * d_out, and as much again for the gradient.
+
+    They are kept for it, and take no memory here: they are there before the step.
+    """
     width, flops = value.width, 2 * num_rows * d_in * d_out
-    tape.count(flops, "token")
+    weights = tape.new(0, 0)
 
     def gradients(_: Storage) -> tuple[Storage]:
         tape.count(flops, "token", backward=True)
         return (tape.new(num_rows * d_in, width),)
 
-    return tape.value(num_rows * d_out, width, tape.node((value,), gradients))
+    node = tape.node((value,), gradients, (weights,))
+    tape.count(flops, "token")
+    return tape.value(num_rows * d_out, width, node)
 
 
 def attention_kernel(
@@ -246,7 +284,6 @@ def attention_kernel(
     wants_scores = query.wants_gradient or key.wants_gradient
     backward = flops[0] * (query.wants_gradient + key.wants_gradient)
     backward += flops[1] * (value.wants_gradient + wants_scores)
-    tape.count(sum(flops), "pair")
     result = tape.new(num_elements, width)
     saved = [*(each.storage for each in inputs), result, tape.new(statistics, FLOAT32)]
     saved += [] if mask is None else [mask.storage]
@@ -256,4 +293,5 @@ def attention_kernel(
         return [tape.new(each, width) for each in sizes]
 
     sizes = [each.num_elements for each in inputs]
+    tape.count(sum(flops), "pair")  # its result is kept, so it is run before that
     return Value(num_elements, width, result, tape.node(inputs, gradients, saved))

@@ -11,8 +11,8 @@ from loratlas.cost.flops import StepFlops, step_flops
 from loratlas.cost.layout import UnaccountedError, lay_out
 from loratlas.cost.memory import Memory, memory_of
 from loratlas.cost.parameters import adapter_bytes, optimiser_bytes
-from loratlas.cost.setting import Setting
-from loratlas.cost.step import Account
+from loratlas.cost.setting import Adapted, Setting
+from loratlas.cost.step import Account, Step
 from loratlas.placement.peft_config import reached_as_parameters
 from loratlas.placement.placement import Placement
 
@@ -61,8 +61,7 @@ class Estimator:
         unknown = self._unknown or _unknown_site(placement)
         flops = memory = None
         if unknown is None and self._account is not None:
-            ranks = {adapter.site.path: adapter.rank for adapter in placement.adapters}
-            step = self._account.step(ranks)
+            step = self._step(placement)
             flops = step_flops(step.flops, self._setting.workload)
             unknown = self._unknown_memory()
             if unknown is None:
@@ -76,13 +75,39 @@ class Estimator:
             unknown=unknown,
         )
 
+    def memory_as_modelled(self, placement: Placement) -> Memory:
+        """Return the account's figure of memory, also where nothing holds it to be true.
+
+        `cost` leaves out what has not been held against a measurement; measuring takes the
+        figure itself.
+
+        Raises:
+            UnaccountedError: there is no account of this model.
+        """
+        return memory_of(self._anatomy, placement, self._setting, self._step(placement).peak_bytes)
+
+    def _step(self, placement: Placement) -> Step:
+        if self._account is None:
+            raise UnaccountedError(self._unknown)
+        ranks = {adapter.site.path: adapter.rank for adapter in placement.adapters}
+        bare = frozenset(adapter.site.path for adapter in reached_as_parameters(placement))
+        return self._account.step(Adapted(ranks=ranks, bare=bare))
+
     def _unknown_memory(self) -> str | None:
+        blueprint, model_type = self._setting.blueprint, self._anatomy.model_type
         if not self._setting.on_cpu:
             return "peak memory on a GPU: the account has been held against CPUs only"
-        if not self._setting.blueprint.is_described:
+        if not blueprint.is_described:
             return (
-                f"the peak memory of {self._anatomy.model_type} models is not modelled: "
+                f"the peak memory of {model_type} models is not modelled: "
                 "what their blocks hold between the maps is not described"
+            )
+        if self._setting.checkpointing and len(self._anatomy.stacks) > 1:
+            return "the peak memory of encoder-decoder models under checkpointing is not modelled"
+        if 0 < blueprint.window < self._setting.workload.tokens:
+            return (
+                f"the peak memory of {model_type} models on rows beyond attention's window of "
+                f"{blueprint.window} tokens is not modelled"
             )
         return None
 
@@ -92,8 +117,4 @@ def _unknown_site(placement: Placement) -> str | None:
         site = adapter.site
         if site.in_block and site.role.family in (Family.EMBEDDING, Family.OTHER):
             return f"what an adapter on {site.path} ({site.role}) costs in operations"
-    for adapter in reached_as_parameters(placement):
-        # PEFT then adds B A to the weight itself, which costs by weights and not by tokens.
-        if adapter.site.num_experts is None and adapter.site.role.family != Family.ROUTER:
-            return f"what it costs that PEFT reaches {adapter.site.path} as a parameter"
     return None

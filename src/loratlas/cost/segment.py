@@ -1,14 +1,20 @@
 """What does one stretch of a pass compute and hold?
 
 Forward it leaves behind what autograd keeps of it; backward it lets that go and leaves the
-gradients of its adapters.
+gradients of its adapters. A checkpointed stretch leaves its input alone behind; backward it is
+run forward once more, up to the last step that keeps something
+(``torch.utils.checkpoint`` with ``use_reentrant=False`` stops there), and then back.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from loratlas.cost.setting import Pass, Setting
+from loratlas.cost.setting import Adapted, Pass, Setting
 from loratlas.cost.tape import Node, Tape, Value
+
+RANDOM_STATE = 5056
+"""Bytes of the generator's state, which PyTorch keeps to draw the same dropout again."""
 
 Forward = Callable[[Pass, Value, Value | None], Value]
 """A stretch of the forward pass, from its input and what an encoder gave."""
@@ -47,40 +53,77 @@ class Source:
     wants_gradient: bool
 
 
-def run_segment(
-    setting: Setting,
-    ranks: Mapping[str, int],
-    forward: Forward,
-    source: Source,
-    memory_source: Source | None = None,
-    *,
-    holds_input: bool = True,
-) -> Segment:
-    """Run a stretch forward and back on a tape of its own.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stretch:
+    """A stretch of the pass, and what it is run on.
 
-    Args:
+    Attributes:
         setting: the setting.
-        ranks: the rank of every adapted site, by path.
-        forward: the stretch.
+        adapted: where the adapters are.
+        forward: what it does.
         source: its input, whose memory is counted.
         memory_source: what an encoder gave, counted elsewhere; None where it reads none.
         holds_input: whether the input stays until the stretch has its output, as the loop over
             blocks has it.
     """
-    tape = Tape(on_cpu=setting.on_cpu)
-    run = Pass(tape=tape, setting=setting, ranks=ranks)
-    value = _outside(run, source, counted=True)
-    memory = None if memory_source is None else _outside(run, memory_source, counted=False)
+
+    setting: Setting
+    adapted: Adapted
+    forward: Forward
+    source: Source
+    memory_source: Source | None = None
+    holds_input: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Forward:
+    """A stretch that has been run forward."""
+
+    tape: Tape
+    last: Node | None
+    result_bytes: int
+    peak: int
+    inputs: tuple[Node | None, Node | None]
+
+
+def run_segment(stretch: Stretch) -> Segment:
+    """Run a stretch forward and back on a tape of its own."""
+    return _back(_forward(stretch))
+
+
+def run_checkpointed(stretch: Stretch) -> Segment:
+    """Run a stretch forward, and on the way back once more, keeping its input in between."""
+    again = _forward(stretch)
+    repeated, gradient = again.tape.flops_until_saved, again.result_bytes
+    segment = _back(again)
+    if not segment.wants_gradient:
+        return segment
+    flops = Counter(segment.flops)
+    flops.update({(growth, True): count for (growth, _), count in repeated.items()})
+    return replace(
+        segment,
+        flops=flops,
+        forward_peak=_forward(stretch, saves=False).peak,
+        saved=stretch.source.num_elements * stretch.setting.width + RANDOM_STATE,
+        backward_peak=max(again.peak + gradient, segment.backward_peak),
+    )
+
+
+def _forward(stretch: Stretch, *, saves: bool = True) -> _Forward:
+    tape = Tape(on_cpu=stretch.setting.on_cpu, saves=saves)
+    run = Pass(tape=tape, setting=stretch.setting, adapted=stretch.adapted)
+    value = _outside(run, stretch.source, counted=True)
+    other = stretch.memory_source
+    memory = None if other is None else _outside(run, other, counted=False)
     inputs = (value.node, None if memory is None else memory.node)
-    held = [value] if holds_input else []
+    held = [value] if stretch.holds_input else []
     given = [value]
     del value
-    result = forward(run, given.pop(), memory)
+    result = stretch.forward(run, given.pop(), memory)
     del memory
     held.clear()
-    forward_peak, last, size = tape.peak, result.node, result.num_elements * result.width
-    del result
-    return _closed(tape, last, size, forward_peak, inputs)
+    size = result.num_elements * result.width
+    return _Forward(tape=tape, last=result.node, result_bytes=size, peak=tape.peak, inputs=inputs)
 
 
 def _outside(run: Pass, source: Source, *, counted: bool) -> Value:
@@ -92,24 +135,19 @@ def _outside(run: Pass, source: Source, *, counted: bool) -> Value:
     )
 
 
-def _closed(
-    tape: Tape,
-    last: Node | None,
-    size: int,
-    forward_peak: int,
-    inputs: tuple[Node | None, Node | None],
-) -> Segment:
+def _back(way: _Forward) -> Segment:
     """Run the way back of a stretch and return its account."""
+    tape, last = way.tape, way.last
     saved = tape.live
     gives = {}
     if last is not None:
         tape.peak = 0
-        gives = tape.backward(last, tape.new(size, 1))
+        gives = tape.backward(last, tape.new(way.result_bytes, 1))
     kept = sum(storage.size for storage in tape.kept)
-    sizes = [gives[node].size if node in gives else 0 for node in inputs]
+    sizes = [gives[node].size if node in gives else 0 for node in way.inputs]
     return Segment(
         flops=tape.flops,
-        forward_peak=forward_peak,
+        forward_peak=way.peak,
         saved=saved if last is not None else 0,
         backward_peak=tape.peak,
         kept=kept,

@@ -1,14 +1,17 @@
 """Which step is accounted for: the rows of a batch, the adapters, how the base is run."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from loratlas.anatomy.sites import Site
 from loratlas.cost.blueprint import Blueprint
+from loratlas.cost.model_types import ModelType
 from loratlas.cost.tape import FLOAT32, Tape
 
 Attention = Literal["sdpa", "eager"]
+Experts = Literal["grouped_mm", "eager"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +90,12 @@ class Setting:
         dropout: dropout on the adapters' input.
         width: bytes of one element of the base, 4 or 2.
         attention: one kernel, or plain steps.
+        experts: all experts in one call, as transformers has it by default, or one by one.
         on_cpu: whether dropout keeps a float for each element.
+        checkpointing: whether each block keeps its input alone and is run again on the way back,
+            as ``torch.utils.checkpoint`` has it with ``use_reentrant=False``.
+        input_gradients: whether embedded tokens want a gradient, which draws frozen blocks below
+            the lowest adapter in. Transformers asks for it whenever it turns checkpointing on.
     """
 
     blueprint: Blueprint
@@ -95,16 +103,45 @@ class Setting:
     dropout: float = 0.0
     width: int = FLOAT32
     attention: Attention = "sdpa"
+    experts: Experts = "grouped_mm"
     on_cpu: bool = True
+    checkpointing: bool = False
+    input_gradients: bool = False
+
+    @property
+    def attends_in_steps(self) -> bool:
+        """Whether attention runs in plain steps, asked for or for want of a kernel."""
+        return self.attention == "eager" or not self.blueprint.code.has_kernel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adapted:
+    """Where the adapters are.
+
+    Attributes:
+        ranks: the rank of every adapted site, by path.
+        bare: paths of those that PEFT reaches as parameters: it adds B A to their weights.
+    """
+
+    ranks: Mapping[str, int]
+    bare: frozenset[str] = frozenset()
+
+    def among(self, sites: Iterable[Site]) -> tuple[tuple[int, int, bool], ...]:
+        """Return which of the sites are adapted: number, rank, whether as a bare parameter."""
+        return tuple(
+            (number, self.ranks[site.path], site.path in self.bare)
+            for number, site in enumerate(sites)
+            if site.path in self.ranks
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pass:
-    """A forward pass under way: its account, its setting, the rank of every adapted site."""
+    """A forward pass under way: its account, its setting, its adapters."""
 
     tape: Tape
     setting: Setting
-    ranks: Mapping[str, int]
+    adapted: Adapted
 
     @property
     def rows(self) -> int:
@@ -115,3 +152,8 @@ class Pass:
     def blueprint(self) -> Blueprint:
         """How the model's blocks are put together."""
         return self.setting.blueprint
+
+    @property
+    def code(self) -> ModelType:
+        """What the model type's code does between the maps."""
+        return self.setting.blueprint.code

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from loratlas.cost.book import Book
 from loratlas.cost.layout import Layout, Stack
 from loratlas.cost.segment import Segment
-from loratlas.cost.setting import Setting
+from loratlas.cost.setting import Adapted, Setting
 from loratlas.cost.stretches import embedding, last_norm, layer_block, tail
 
 
@@ -34,21 +34,21 @@ class Account:
     def __init__(self, layout: Layout, setting: Setting) -> None:
         self._book = Book(layout, setting)
 
-    def step(self, ranks: Mapping[str, int]) -> Step:
+    def step(self, adapted: Adapted) -> Step:
         """Return the account of one pass.
 
         Args:
-            ranks: the rank of every adapted site, by path.
+            adapted: where the adapters are.
         """
-        return _Walk(self._book, ranks).step()
+        return _Walk(self._book, adapted).step()
 
 
 class _Walk:
     """One pass over the segments of a placement."""
 
-    def __init__(self, book: Book, ranks: Mapping[str, int]) -> None:
+    def __init__(self, book: Book, adapted: Adapted) -> None:
         self._book = book
-        self._ranks = ranks
+        self._adapted = adapted
         self._flops: Counter[tuple[str, bool]] = Counter()
         self._live = 0
         self._peak = 0
@@ -82,15 +82,18 @@ class _Walk:
     def _forward(self, stack: Stack, memory: bool | None) -> list[Segment]:
         ending, staying, angles = self._book.shared(stack)
         self._live += ending + staying + angles
-        segments = [self._enter(embedding(self._book, stack, self._ranks))]
+        segments = [self._enter(embedding(self._book, stack, self._adapted))]
         wants = segments[0].wants_gradient
         for layer in stack.layers:
-            segment = layer_block(self._book, stack, layer, self._ranks, wants, memory)
+            segment = layer_block(self._book, stack, layer, self._adapted, wants, memory)
             segments.append(self._enter(segment))
             wants = segment.wants_gradient
-        if stack is not self._book.layout.stacks[-1]:
+        code = self._book.setting.blueprint.code
+        if stack is not self._book.layout.stacks[-1] and code.normed_result:
             segments.append(self._enter(last_norm(self._book, stack, wants)))
-        self._live -= ending if wants else ending + angles
+        # Checkpointed blocks hold on to what they are called with.
+        self._live -= 0 if wants and self._book.setting.checkpointing else ending
+        self._live -= 0 if wants else angles
         return segments
 
     def _enter(self, segment: Segment) -> Segment:
@@ -100,7 +103,7 @@ class _Walk:
         return segment
 
     def _tail(self, wants: bool, stack: Stack) -> int:
-        segment = tail(self._book, stack, self._ranks, wants)
+        segment = tail(self._book, stack, self._adapted, wants)
         self._enter(segment)
         return self._leave(segment)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 
 FLOAT32 = 4
+INDEX = 8
 
 
 class Storage:
@@ -92,14 +93,22 @@ class Tape:
         flops: operations by how they grow with a row's length, and whether backward.
         kept: gradients of trainable parameters; they stay until the optimiser has run.
         on_cpu: whether dropout keeps a float for each element, as on a CPU, or one byte.
+        handed_up: attention's weights, which a block is given beside attention's result and
+            holds until it ends.
+        saves: whether anything is kept for the way back; under checkpointing nothing is.
+        flops_until_saved: operations before the last step that keeps something. A checkpointed
+            stretch is run again up to there and no further.
     """
 
-    def __init__(self, *, on_cpu: bool = True) -> None:
+    def __init__(self, *, on_cpu: bool = True, saves: bool = True) -> None:
         self.live = 0
         self.peak = 0
         self.flops: dict[tuple[str, bool], int] = {}
         self.kept: list[Storage] = []
         self.on_cpu = on_cpu
+        self.saves = saves
+        self.flops_until_saved: dict[tuple[str, bool], int] = {}
+        self.handed_up: Storage | None = None
         self._num_nodes = 0
 
     def new(self, num_elements: int, width: int) -> Storage:
@@ -118,7 +127,9 @@ class Tape:
         if not any(nodes):
             return None
         self._num_nodes += 1
-        return Node(self._num_nodes, nodes, gradients, saved)
+        if saved:
+            self.flops_until_saved = dict(self.flops)
+        return Node(self._num_nodes, nodes, gradients, saved if self.saves else ())
 
     def count(self, flops: int, growth: str, *, backward: bool = False) -> None:
         """Count operations that grow with the tokens, with pairs of tokens, or not at all."""
@@ -128,6 +139,15 @@ class Tape:
     def parameter(self, num_elements: int, width: int = FLOAT32) -> Value:
         """Return a trainable parameter. It takes no memory here: it is there before the step."""
         return Value(num_elements, width, self.new(0, 0), Node(0, (), is_parameter=True))
+
+    def asked_for(self, value: Value, *, held: bool) -> Value:
+        """Return a value whose gradient is wanted though nothing trainable lies before it.
+
+        A leaf of the graph stays as long as the graph does; `held` counts it for that time.
+        """
+        saved = (value.storage,) if held else ()
+        node = value.node or Node(0, (), saved=saved, is_parameter=True)
+        return Value(value.num_elements, value.width, value.storage, node)
 
     def outside(
         self, num_elements: int, width: int, *, wants_gradient: bool, counted: bool

@@ -1,0 +1,1 @@
+"""What other definitions of perplexity would have said, from the same logits."""
