@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig, BertLMHeadModel, GPT2LMHeadModel, T5Config
+from transformers import BertConfig, BertLMHeadModel, GPT2LMHeadModel
 
 from loratlas.study.lock import LOCK_NAME, only_controller
 from loratlas.study.store import FILE_NAME, NEW_NAME
@@ -89,7 +89,11 @@ def test_what_is_no_study_file(refused, study_folder, content, message):
             "11: placements.full.policy: a placement that changes in training is not yet served",
         ),
         (("seeds: 2", "seeds: 2\nhypothesis: {full: best}"), "17: hypothesis: a hypothesis stated"),
-        (("seeds: 2", "seeds: 2\nmeasures: [accuracy]"), "17: measures[0]: accuracy is not yet me"),
+        (("seeds: 2", "seeds: 2\nmeasures: [accuracy]"), "17: measures[0]: accuracy is not known;"),
+        (
+            ("seeds: 2", 'seeds: 2\nmeasures: ["lm_eval:gsm8"]'),
+            " measures: lm_eval:gsm8: lm_eval knows no such task (did you mean gsm8k?)",
+        ),
         (("model: ", "version: 9\nmodel: "), "2: version: 9 is newer than this loratlas reads (1)"),
         (("full: all", '"\\e[31mfull": all'), r"11: placements.\x1b[31mfull: the name of a pl"),
     ],
@@ -222,28 +226,22 @@ def test_weights_that_cannot_be_read(refused_study, model_copy, tiny_folder):
     assert found.startswith("model: the model cannot be loaded: Error no file named model.safe")
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (
-            T5Config(d_model=32, d_ff=64, num_layers=2, num_heads=4),
-            "t5 is no causal language model",
-        ),
-        (
-            BertConfig(
-                hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
-            ),
-            "bert attends in both directions (is_decoder is not set)",
-        ),
-    ],
-)
-def test_models_for_a_later_version(refused_study, model_copy, tiny_folder, config, message):
+def test_next_tokens_are_not_predicted_by_a_model_that_sees_them(
+    refused_study, model_copy, tiny_folder
+):
     model = model_copy("model.safetensors")
-    config.vocab_size = 400
-    config.save_pretrained(model)
-    if isinstance(config, BertConfig):
-        BertLMHeadModel(config).save_pretrained(model)
-    assert message in refused_study((str(tiny_folder), str(model)))
+    config = BertConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        vocab_size=400,
+    )
+    BertLMHeadModel(config).save_pretrained(model)
+    assert refused_study((str(tiny_folder), str(model))) == (
+        "model: BertLMHeadModel predicts next tokens, but its configuration lets it attend in "
+        "both directions (is_decoder is not set)"
+    )
 
 
 def test_a_model_without_its_tokenizer(refused_study, model_copy, tiny_folder):

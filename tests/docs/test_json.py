@@ -2,14 +2,16 @@
 
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from loratlas.cli.main import main
+from loratlas.measure.answers import TaskScore
 from loratlas.study import run as run_module
 from loratlas.study.folder import FILE_NAME
-from loratlas.study.records import TrialRecord
+from loratlas.study.records import BASE, TrialRecord
 from loratlas.study.store import Store
 from loratlas.train.outcome import Probe
 
@@ -21,6 +23,9 @@ FREE = {
     "placements": "NAME",
     "families": "FAMILY",
     "losses": "SEED",
+    "values": "SEED",
+    "tasks": "TASK",
+    "TASK": "METRIC",
     "rank_pattern": "PATTERN",
     "alpha_pattern": "PATTERN",
 }
@@ -107,14 +112,21 @@ def test_plan(capsys, study_folder):
 
 def test_run_results_and_status(capsys, study_folder, monkeypatch):
     quick = Probe(
-        seconds_per_step=0.5, tokens_per_second=9.0, peak_memory_bytes=1, num_steps=6, engine="e"
+        seconds_per_step=0.5,
+        tokens_per_second=9.0,
+        peak_memory_bytes=1,
+        num_steps=6,
+        engine="e",
+        roles=[{"role": "attention", "parameters": 4, "flops_per_token": 1.0, "bytes": 2}],
     )
     monkeypatch.setattr(run_module, "probe", lambda _task: quick)
     _add_a_warning(study_folder)
     folder = study_folder / "run"
+    _add_forgetting(study_folder)
     ran = printed(capsys, "run", str(study_folder / "study.yaml"), "--out", str(folder))
+    assert ran == {**printed(capsys, "results", str(folder)), "run": str(folder)}
+    _add_a_task(folder)
     found = printed(capsys, "results", str(folder))
-    assert ran == {**found, "run": str(folder)}
     expected = documented("run and results")
     assert environment_as("ENTRY", keys(found)) == expected
     assert environment_as("ENTRY", keys(example("run and results"))) == expected
@@ -139,6 +151,22 @@ def _add_a_warning(folder: Path) -> None:
         "  attention: attention\n", "  attention: attention\n  named: names(c_proj)\n"
     )
     study.write_text(text)
+
+
+def _add_forgetting(folder: Path) -> None:
+    text = [json.dumps({"text": f"Ben number {number} lives in Rome"}) for number in range(4)]
+    (folder / "text.jsonl").write_text("\n".join(text))
+    study = folder / "study.yaml"
+    measure = "measures: [{task: forgetting, source: text.jsonl, rows: 4}]\n"
+    study.write_text(study.read_text() + measure)
+
+
+def _add_a_task(folder: Path) -> None:
+    with closing(Store(folder / FILE_NAME, writable=True)) as store:
+        found = TaskScore(metrics={"acc": 0.5}, answers=(), seconds=1.0)
+        for trial in (BASE, *store.trials()):
+            store.set_measurement(trial, "lm_eval:x", "digest", found)
+        store.set_meta("measures", {**store.meta("measures"), "lm_eval:x": "digest"})
 
 
 def _add_a_diverged_trial(folder: Path) -> None:

@@ -26,6 +26,7 @@ def arm(**changes):
         "learning_rate": 3e-3,
         "loss": 1.23456,
         "perplexity": 3.43689,
+        "macro_f1": None,
         "loss_interval": [1.2, 1.3],
         "seconds": 7.68,
         "seconds_per_step": 0.0512,
@@ -51,7 +52,13 @@ def results(**arms):
     return {
         "study": "x",
         "split": "test",
-        "base": {"loss": 4.0, "perplexity": 54.6},
+        "base": {
+            "loss": 4.0,
+            "perplexity": 54.6,
+            "macro_f1": None,
+            "tasks": {},
+            "forgetting": None,
+        },
         "placements": arms,
         "contrasts": [contrast(-0.0123, [-0.02, -0.0046])] if "b" in arms else [],
         "num_trials": 6,

@@ -145,7 +145,7 @@ def test_keys(refusal: Refusal, change: tuple[str, str], message: str):
         (
             ("format: alpaca", "format: alpacca"),
             "6: data.format: alpacca is not known (did you mean alpaca?); allowed: alpaca, "
-            "prompt_completion, text, messages, gsm8k",
+            "prompt_completion, text, messages, gsm8k, classification",
         ),
         (
             ("scaling: constant", "scaling: 2"),
@@ -165,7 +165,32 @@ def test_keys(refusal: Refusal, change: tuple[str, str], message: str):
         ),
         (
             ("[loss]", "[los]"),
-            "35: measures[0]: los is not known (did you mean loss?); allowed: loss",
+            "35: measures[0]: los is not known (did you mean loss?); allowed: loss, forgetting, "
+            "lm_eval:TASK",
+        ),
+        (
+            ("[loss]", "[forgetting]"),
+            "35: measures[0]: needs a general text for a model that is not bundled: "
+            "{task: forgetting, source: FILE}",
+        ),
+        (
+            ("[loss]", "[{task: forgetting, source: a.txt, row: 3}]"),
+            "35: measures[0].row: this key is not known (did you mean rows?); known here: task, "
+            "source, format, rows, max_length",
+        ),
+        (
+            ("[loss]", '[{task: "lm_eval:gsm8k", shot: 3}]'),
+            "35: measures[0].shot: this key is not known (did you mean shots?); known here: task, "
+            "source, rows, shots, max_new_tokens, batch",
+        ),
+        (
+            ("[loss]", "[{task: gsm8k}]"),
+            "35: measures[0].task: gsm8k cannot be used; a task is lm_eval: and a name that "
+            "lm_eval knows, such as lm_eval:gsm8k",
+        ),
+        (
+            ("[loss]", '["lm_eval:gsm8k", {task: "lm_eval:gsm8k", shots: 3}]'),
+            "35: measures: lm_eval:gsm8k is given twice; each entry of the list is given once",
         ),
         (("[loss]", "loss"), "35: measures: loss is not a list; write it as [...]"),
         (("[loss]", "[]"), f"35: measures: a list without an entry; {ONE_OR_MORE}"),

@@ -44,7 +44,7 @@ def test_every_key_of_the_example_arrives(example: str):
     assert (training.scheduler, training.warmup, training.weight_decay) == ("cosine", 0.1, 0.01)
     assert (training.clip, training.base_dropout, training.dtype) == (1, 0, "fp32")
     assert (study.seeds, study.sweep_seeds) == ((0, 1, 2, 3, 4, 5), 2)
-    assert (study.measures, study.margin, study.device) == (("loss",), 0.05, "auto")
+    assert (study.measures, study.margin, study.device) == ((), 0.05, "auto")
 
 
 def test_the_forms_of_a_placement(example: str):
@@ -72,7 +72,8 @@ def test_what_a_short_file_leaves_out():
     assert study.match == "parameters"
     assert study.seeds == (0, 1, 2, 3, 4, 5)
     assert study.sweep_seeds is None
-    assert study.measures == ("loss",)
+    assert study.measures == ()
+    assert study.to_json()["measures"] == ["loss"]
     assert study.margin == 0.05
     assert study.model == ModelRef(name="demo:gpt2", revision=None, trust_remote_code=False)
 

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import GPT2LMHeadModel, T5Config
+from transformers import BartConfig, GPT2LMHeadModel, T5Config
 
 from loratlas.errors import ModelError
 from loratlas.train.base import load_base, pick_device, set_dropout, weights_digest
@@ -70,6 +70,14 @@ def test_damaged_weights_are_refused(tiny_folder, tmp_path):
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ModelError, match="the model cannot be loaded"):
         load(folder)
+
+
+def test_layers_are_never_dropped_by_a_dropout():
+    config = BartConfig(encoder_layerdrop=0.2, decoder_layerdrop=0.2)
+    assert "encoder_layerdrop" not in set_dropout(config, 0.1)
+    assert (config.dropout, config.encoder_layerdrop) == (0.1, 0.2)
+    set_dropout(config, 0.0)
+    assert (config.encoder_layerdrop, config.decoder_layerdrop) == (0.0, 0.0)
 
 
 def test_a_device_that_is_not_there(monkeypatch):

@@ -4,12 +4,14 @@ Only trials at the chosen learning rate are read. A trial that diverged or faile
 beside the mean of the others, never left out silently.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from loratlas.analysis.intervals import mean_interval
+from loratlas.analysis.measured import Measured
+from loratlas.analysis.quality import base_quality, finite, mean, quality
+from loratlas.analysis.resources import resources
 from loratlas.cost.parameters import (
     percent_saved_against_baseline,
     percent_saved_against_full,
@@ -31,8 +33,19 @@ class _Arm:
     placement: PlacementRecord
     learning_rate: float | None
     trials: Sequence[TrialRecord]
-    losses: Mapping[int, float]
+    scores: Mapping[int, SplitScore]
+    is_language: bool
     probe: Probe | None
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """Corpus loss of the trials that are averaged, by seed."""
+        return {seed: score.loss for seed, score in self.scores.items()}
+
+    @property
+    def digests(self) -> dict[int, str]:
+        """The trials that are averaged, by seed."""
+        return {trial.seed: trial.digest for trial in self.trials if trial.seed in self.scores}
 
 
 def results(store: Store) -> dict[str, Any]:
@@ -44,12 +57,15 @@ def results(store: Store) -> dict[str, Any]:
     baseline = _baseline(store, arms)
     base_parameters = store.meta("base_parameters")
     steps = store.meta("steps_per_trial")
+    measured = Measured(store=store, digests=store.meta("measures") or {})
     return {
         "study": store.meta("name"),
         "split": SPLIT,
-        "base": _base(store.scores(BASE).get(SPLIT)),
+        "base": base_quality(store.scores(BASE).get(SPLIT)) | measured.of_base(),
         "placements": {
-            arm.placement.name: _placement(arm, baseline, base_parameters, steps) for arm in arms
+            arm.placement.name: _placement(arm, baseline, base_parameters, steps)
+            | measured.of_trials(arm.digests)
+            for arm in arms
         },
         "contrasts": [_contrast(arm, baseline) for arm in arms if arm is not baseline],
         "interval_over": INTERVAL_OVER,
@@ -83,8 +99,14 @@ def _arm(
         (t for t in own if none_eligible or t.learning_rate == rate), key=lambda trial: trial.seed
     )
     ended = () if none_eligible else [trial for trial in own if trial.status == "done"]
-    losses = {trial.seed: store.scores(trial.digest)[SPLIT].loss for trial in ended}
-    return _Arm(placement=placement, learning_rate=rate, trials=own, losses=losses, probe=probe)
+    return _Arm(
+        placement=placement,
+        learning_rate=rate,
+        trials=own,
+        scores={trial.seed: store.scores(trial.digest)[SPLIT] for trial in ended},
+        is_language=store.meta("task") != "classification",
+        probe=probe,
+    )
 
 
 def _baseline(store: Store, arms: Sequence[_Arm]) -> _Arm | None:
@@ -92,23 +114,11 @@ def _baseline(store: Store, arms: Sequence[_Arm]) -> _Arm | None:
     return next((arm for arm in arms if arm.placement.name == study.get("baseline")), None)
 
 
-def _base(score: SplitScore | None) -> dict[str, Any]:
-    if score is None:
-        return dict.fromkeys(("loss", "perplexity", "bits_per_byte", "num_rows", "num_tokens"))
-    return {
-        "loss": finite(score.loss),
-        "perplexity": finite(score.perplexity),
-        "bits_per_byte": None if score.bits_per_byte is None else finite(score.bits_per_byte),
-        "num_rows": len(score.row),
-        "num_tokens": int(score.num_tokens.sum()),
-    }
-
-
 def _placement(
     arm: _Arm, baseline: _Arm | None, base_parameters: int | None, steps: int | None
 ) -> dict[str, Any]:
     placement, losses = arm.placement, list(arm.losses.values())
-    loss = _mean(losses)
+    loss = mean(losses)
     count = placement.trainable_parameters
     against = None if baseline is None else baseline.placement.trainable_parameters
     return {
@@ -130,10 +140,12 @@ def _placement(
         "learning_rate": arm.learning_rate,
         "split": SPLIT,
         "loss": loss,
-        "perplexity": None if loss is None else finite(perplexity(loss)),
+        "perplexity": finite(perplexity(loss)) if arm.is_language and loss is not None else None,
         "loss_interval": mean_interval(losses),
+        **quality(list(arm.scores.values())),
         "losses": {str(seed): value for seed, value in arm.losses.items()},
         **_cost(arm.probe, steps),
+        "resources": resources(placement, arm.probe, arm.trials),
         "num_trials": len(arm.trials),
         "num_failed": sum(trial.status != "done" for trial in arm.trials),
         "warnings": placement.warnings,
@@ -167,18 +179,9 @@ def _contrast(arm: _Arm, baseline: _Arm | None) -> dict[str, Any]:
     return {
         "placement": arm.placement.name,
         "baseline": None if baseline is None else baseline.placement.name,
-        "difference": _mean(differences),
+        "difference": mean(differences),
         "interval": mean_interval(differences),
         "num_seeds": len(differences),
         "p_adjusted": None,
         "verdict": None,
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return finite(math.fsum(values) / len(values)) if values else None
-
-
-def finite(value: float) -> float | None:
-    """Return the value, None where it is infinite or no number: JSON has no word for those."""
-    return value if math.isfinite(value) else None

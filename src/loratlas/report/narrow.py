@@ -64,3 +64,16 @@ def narrow_table(
 def percent(found: Mapping[str, Any], key: str) -> str:
     """Return a percentage with two decimals, a dash where it is unknown."""
     return UNKNOWN if found[key] is None else f"{found[key]:.2f}%"
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """Return a number with so many decimals, a dash where it is unknown."""
+    return UNKNOWN if value is None else f"{value:,.{digits}f}"
+
+
+def with_interval(value: float | None, interval: Sequence[float] | None, sign: str = "") -> str:
+    """Return a mean with half the width of its interval, a dash where it is unknown."""
+    if value is None:
+        return UNKNOWN
+    text = f"{value:{sign},.4f}"
+    return text if interval is None else f"{text} ± {(interval[1] - interval[0]) / 2:.4f}"

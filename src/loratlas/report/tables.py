@@ -1,16 +1,30 @@
 """How results look as tables in a terminal of 80 columns and more."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 
-from loratlas.report.narrow import UNKNOWN, Column, by_placement, narrow_table, percent
+from loratlas.report.measured import measure_tables
+from loratlas.report.narrow import (
+    UNKNOWN,
+    Column,
+    by_placement,
+    figure,
+    narrow_table,
+    percent,
+    with_interval,
+)
 
 
 def results_tables(results: Mapping[str, Any]) -> list[Table]:
     """Return what was learned, what was adapted, and what it costs: a line a placement."""
-    return [_loss_table(results), _parameter_table(results), _cost_table(results)]
+    return [
+        _loss_table(results),
+        *measure_tables(results),
+        _parameter_table(results),
+        _cost_table(results),
+    ]
 
 
 def notes(results: Mapping[str, Any]) -> list[str]:
@@ -29,31 +43,35 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def figure(value: float | None, digits: int = 4) -> str:
-    """Return a number with so many decimals, a dash where it is unknown."""
-    return UNKNOWN if value is None else f"{value:,.{digits}f}"
-
-
 def _loss_table(results: Mapping[str, Any]) -> Table:
     contrasts = {contrast["placement"]: contrast for contrast in results["contrasts"]}
     base = results["base"]
     rows = [
-        ("untuned base", ["0", figure(base["loss"]), figure(base["perplexity"], 2), ""]),
+        ("untuned base", ["0", figure(base["loss"]), *_quality(base), ""]),
         *(
             (
                 name,
                 [
                     f"{found['trainable_parameters']:,}",
-                    _with_interval(found["loss"], found["loss_interval"]),
-                    figure(found["perplexity"], 2),
+                    with_interval(found["loss"], found["loss_interval"]),
+                    *_quality(found),
                     _against_baseline(contrasts.get(name)),
                 ],
             )
             for name, found in results["placements"].items()
         ),
     ]
-    headers = ("parameters", "loss", "perplexity", "against baseline")
+    of_classes = base["macro_f1"] is not None
+    quality = ("accuracy", "macro F1") if of_classes else ("perplexity",)
+    headers = ("parameters", "loss", *quality, "against baseline")
     return narrow_table(f"{results['study']}: {results['split']} rows", headers, rows)
+
+
+def _quality(found: Mapping[str, Any]) -> list[str]:
+    """Return accuracy and F1 of a classifier, else perplexity."""
+    if found["macro_f1"] is not None:
+        return [figure(found["accuracy"], 3), figure(found["macro_f1"], 3)]
+    return [figure(found["perplexity"], 2)]
 
 
 def _parameter_table(results: Mapping[str, Any]) -> Table:
@@ -91,14 +109,7 @@ def _trials(found: Mapping[str, Any]) -> str:
 def _against_baseline(contrast: Mapping[str, Any] | None) -> str:
     if contrast is None:
         return "baseline"
-    return _with_interval(contrast["difference"], contrast["interval"], "+")
-
-
-def _with_interval(value: float | None, interval: Sequence[float] | None, sign: str = "") -> str:
-    if value is None:
-        return UNKNOWN
-    text = f"{value:{sign},.4f}"
-    return text if interval is None else f"{text} ± {(interval[1] - interval[0]) / 2:.4f}"
+    return with_interval(contrast["difference"], contrast["interval"], "+")
 
 
 def _rate(rate: float | None) -> str:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from loratlas.errors import StudyError, did_you_mean
+from loratlas.measure.measures import FORGETTING
 from loratlas.study import fields
 from loratlas.study.document import Document, Location, dotted
 from loratlas.study.problems import Problem
 
 MAX_NAME = 64
-_MEASURES = ("loss",)
 _LATER_KEYS = {
     "hypothesis": "a hypothesis stated in advance is not yet tested by this version",
     "search": "a search over placements is not yet served by this version",
@@ -55,7 +55,6 @@ def set_aside(document: Document) -> tuple[dict[str, Any], list[Problem]]:
     for key, text in _LATER_KEYS.items():
         if data.pop(key, None) is not None:
             problems.append(_problem(document, (key,), text, not_yet=True))
-    problems += _later_measures(document, data)
     placements = data.get("placements")
     if isinstance(placements, dict):
         problems += _torn_rules(document, placements)
@@ -71,6 +70,7 @@ def relations(document: Document) -> Iterator[Problem]:
         yield from _baseline(document, list(placements))
     yield from _sweep_seeds(document)
     yield from _trust(document)
+    yield from _forgetting(document)
 
 
 def _problem(
@@ -78,30 +78,6 @@ def _problem(
 ) -> Problem:
     line = document.line(location)
     return Problem(line=line, key=dotted(location), text=text, not_yet=not_yet)
-
-
-def _later_measures(document: Document, data: dict[str, Any]) -> list[Problem]:
-    """Find the measures of later versions; a misspelt one is left to the check of values."""
-    given = data.get("measures")
-    if not isinstance(given, list):
-        return []
-    later = [
-        i
-        for i, name in enumerate(given)
-        if isinstance(name, str) and name not in _MEASURES and not did_you_mean(name, _MEASURES)
-    ]
-    if later:
-        data["measures"] = list(_MEASURES)
-    return [
-        _problem(
-            document,
-            ("measures", i),
-            f"{document.shown(('measures', i))} is not yet measured by this version; "
-            f"allowed: {', '.join(_MEASURES)}",
-            not_yet=True,
-        )
-        for i in later
-    ]
 
 
 def _later_placements(document: Document, placements: dict[str, Any]) -> Iterator[Problem]:
@@ -197,3 +173,19 @@ def _trust(document: Document) -> Iterator[Problem]:
         line = document.line(("model", "trust_remote_code"))
         text = f"contradicts model.trust_remote_code on line {line}; give it once"
         yield _problem(document, ("trust_remote_code",), text)
+
+
+def _forgetting(document: Document) -> Iterator[Problem]:
+    """Yield a forgetting without a text: only bundled models have one of their own."""
+    model, given = document.data.get("model"), document.data.get("measures")
+    name = model.get("name") if isinstance(model, dict) else model
+    if not isinstance(given, list) or not isinstance(name, str) or name.startswith("demo:"):
+        return
+    for i, measure in enumerate(given):
+        options = measure if isinstance(measure, dict) else {"task": measure}
+        if options.get("task") == FORGETTING and "source" not in options:
+            text = (
+                "needs a general text for a model that is not bundled: "
+                f"{{task: {FORGETTING}, source: FILE}}"
+            )
+            yield _problem(document, ("measures", i), text)

@@ -8,6 +8,7 @@ under a field is also what an editor shows, through `schema`.
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -17,7 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from loratlas.data.spec import DataFormat, LossOn
+from loratlas.data.spec import MASK_SHARE, DataFormat, LossOn
+from loratlas.measure.measures import ForgettingMeasure, TaskMeasure
 from loratlas.placement.placement import LoraSpec, Scaling
 from loratlas.study import values
 from loratlas.train.trial import Dtype, Scheduler, TrainingSpec
@@ -31,6 +33,7 @@ NUM_SEEDS = 6
 _LEFT_OUT: Any = None
 """Default of a key that has no value of its own; a null in the file is refused there."""
 _TRAINING, _LORA = TrainingSpec(), LoraSpec()
+_TASK, _FORGETTING = TaskMeasure(task=""), ForgettingMeasure()
 
 
 class Fields(BaseModel):
@@ -89,6 +92,8 @@ class DataFields(Fields):
     """Rows that the answer is read from; without it, the source's own split."""
     loss_on: LossOn = "response"
     """Which tokens are trained on and scored."""
+    mask_share: values.Share = MASK_SHARE
+    """Share of those tokens that is masked, for masked language models such as BERT."""
     max_length: values.Tokens = 512
     """Tokens of a row, special tokens included; what is longer is truncated and counted."""
     split_seed: values.Seed = 0
@@ -200,6 +205,47 @@ class TrainingFields(Fields):
         return self
 
 
+class TaskFields(Fields):
+    """A task of lm-evaluation-harness (extra `eval`), with its own prompt, filters and metrics."""
+
+    task: values.HarnessTask
+    """lm_eval: and the name that lm_eval knows the task by, such as lm_eval:gsm8k."""
+    source: values.Text | None = _TASK.source
+    """Local file with the questions; without it, the data set that the task names."""
+    rows: values.Rows | None = _TASK.rows
+    """Questions that are asked, the first ones; without it, all of them."""
+    shots: values.Shots = _TASK.shots
+    """Solved examples before each question; the task's own number is not used."""
+    max_new_tokens: values.Count = _TASK.max_new_tokens
+    """Most tokens of a generated answer; the task's own bound is not used."""
+    batch: values.Count = _TASK.batch
+    """Prompts of one forward pass; it is not part of what the study is."""
+
+
+class ForgettingFields(Fields):
+    """The loss on general text before training and after."""
+
+    task: Literal["forgetting"]
+    """forgetting."""
+    source: values.Text = _FORGETTING.source
+    """Hub name, one local file, or demo:text, which the bundled models have by default."""
+    format: DataFormat = _FORGETTING.format
+    """How a row is read; every token of it is scored."""
+    rows: values.Rows = _FORGETTING.rows
+    """Rows that are drawn from the source's own test split, or from all it has."""
+    max_length: values.Tokens = _FORGETTING.max_length
+    """Tokens of a row; what is longer is cut."""
+
+
+Measured = Annotated[
+    Annotated[values.MeasureName, Tag(values.ONE)]
+    | Annotated[TaskFields, Tag(values.KEYS)]
+    | Annotated[ForgettingFields, Tag(values.TEXT)],
+    Discriminator(values.measure_form),
+]
+"""One entry of `measures`."""
+
+
 class StudyFields(Fields):
     """A study: trials that differ only where they are meant to."""
 
@@ -240,10 +286,14 @@ class StudyFields(Fields):
     """Number of seeds (6 stands for 0 to 5), or the seeds themselves."""
     sweep_seeds: values.Count = _LEFT_OUT
     """Seeds that run at every learning rate; the others run at the chosen one only."""
-    measures: values.Measures = Field(default=["loss"])
-    """What is measured on the test rows."""
+    measures: Annotated[list[Measured], AfterValidator(values.distinct_measures)] = Field(
+        default=["loss"], min_length=1, max_length=100
+    )
+    """What is measured: loss on the test rows (always), forgetting, lm_eval:TASK, or a mapping."""
     margin: values.Margin = 0.05
     """Difference below which two placements count as equivalent, as a share: 5% or 0.05."""
+    track: values.Trackers = Field(default=[])
+    """Trackers that every trial is mirrored to; they are not part of what the study is."""
 
 
 def schema() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from loratlas.errors import RuleError, did_you_mean
+from loratlas.measure.measures import FORGETTING
 from loratlas.study import fields
 from loratlas.study.document import Document, Location, dotted
 from loratlas.study.problems import Problem, visible
@@ -24,6 +25,7 @@ _HABITS = {
     "fp16": "dtype",
     "grad_clip": "clip",
     "gradient_accumulation_steps": "accumulation",
+    "log_with": "track",
     "lora_alpha": "alpha",
     "lr": "learning_rate",
     "max_grad_norm": "clip",
@@ -33,6 +35,7 @@ _HABITS = {
     "per_device_train_batch_size": "batch",
     "precision": "dtype",
     "r": "rank",
+    "report_to": "track",
     "target_modules": "rule",
     "use_rslora": "scaling",
 }
@@ -148,6 +151,10 @@ def _section(location: Location, document: Document) -> type[BaseModel] | None:
             return fields.PartsFields if has_parts else fields.RuleFields
         case ("placements", _, "parts", int()):
             return fields.PartFields
+        case ("measures", int(place)):
+            measure = document.data["measures"][place]
+            forgets = isinstance(measure, dict) and measure.get("task") == FORGETTING
+            return fields.ForgettingFields if forgets else fields.TaskFields
     return None
 
 

@@ -51,6 +51,8 @@ class TrialRecord:
         losses: training loss of each optimiser step, nats per scored token.
         adapter: folder of the saved adapter, relative to the run folder.
         environment: device, threads and versions that it ran with.
+        adapter_bytes: of the saved adapter on disk, weights and configuration.
+        memory: bytes by phase (train, score) in the run's process, as `train.gauge` has them.
     """
 
     digest: str
@@ -65,3 +67,24 @@ class TrialRecord:
     losses: list[float] = field(default_factory=list)
     adapter: str | None = None
     environment: dict[str, Any] = field(default_factory=dict)
+    adapter_bytes: int | None = None
+    memory: dict[str, dict[str, int | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasurementRecord:
+    """What came out of a measure beside the loss.
+
+    Attributes:
+        digest: of all that the figures depend on beside the model; figures of one digest compare.
+        num_questions: questions that were put, or rows that were scored.
+        num_truncated: questions whose prompt was cut to fit the model.
+        metrics: the figures of a task; None where one is no number.
+        seconds: wall time.
+    """
+
+    digest: str
+    num_questions: int
+    num_truncated: int = 0
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    seconds: float | None = None

@@ -66,12 +66,15 @@ def make_request(study: StudySpec, listener: Listener) -> Request:
     Raises:
         RequestError: the study does not fit its model or data, or they cannot be read.
     """
-    require_known(study.measures)
+    require_known(study)
     listener.say(f"reading {study.model.name}")
     device = pick_device(study.device)
+    anatomy = read_anatomy(study.model)
     data = read_data(study)
     model = model_for(study, data)
-    placements = resolve_study(study, read_anatomy(model))
+    if model.num_labels is not None:
+        anatomy = read_anatomy(model)
+    placements = resolve_study(study, anatomy)
     for line in warnings_of(placements):
         listener.say(line)
     _require_splits(study, data)
@@ -86,7 +89,7 @@ def make_request(study: StudySpec, listener: Listener) -> Request:
     )
     _require_no_head(study, placements, base)
     _require_fit(study, data, base)
-    measures = prepare_measures(study.measures, base, root=study.root, listener=listener)
+    measures = prepare_measures(study, base, listener)
     return Request(study=study, placements=placements, data=data, base=base, measures=measures)
 
 

@@ -17,12 +17,15 @@ from loratlas.errors import RunFolderError, TrialError
 from loratlas.study.environment import environment
 from loratlas.study.folder import check_folder, check_identity, make_folder, open_folder
 from loratlas.study.lock import only_controller
+from loratlas.study.measuring import Measuring
 from loratlas.study.progress import Listener
 from loratlas.study.records import BASE, PlacementRecord, TrialRecord
 from loratlas.study.request import Request, as_stored, make_request
 from loratlas.study.resolve import ResolvedPlacement, families
 from loratlas.study.spec import StudySpec
 from loratlas.study.store import Store
+from loratlas.study.tracking.mirror import Mirror
+from loratlas.study.tracking.trackers import require_installed
 from loratlas.study.trial_runner import Bench, run_trial
 from loratlas.study.trials import (
     Cell,
@@ -49,6 +52,7 @@ def run_study(study: StudySpec, folder: Path, listener: Listener) -> None:
             another study; nothing was written.
         StoreError: the store cannot be written.
     """
+    require_installed(study.track, study.path)
     check_folder(folder)
     request = make_request(study, listener)
     identity = request.identity
@@ -57,7 +61,8 @@ def run_study(study: StudySpec, folder: Path, listener: Listener) -> None:
     with only_controller(folder), _logged_to(folder / "run.log"):
         store = open_folder(folder, study, identity)
         try:
-            _carry_out(_Work(request, store, _bench(request, folder), listener))
+            with Mirror(study, store, folder, listener) as mirror:
+                _carry_out(_Work(request, store, _bench(request, folder), listener, mirror))
         finally:
             store.close()
 
@@ -69,6 +74,7 @@ class _Work(NamedTuple):
     store: Store
     bench: Bench
     listener: Listener
+    mirror: Mirror
 
     @property
     def study(self) -> StudySpec:
@@ -77,6 +83,17 @@ class _Work(NamedTuple):
     @property
     def placements(self) -> Sequence[ResolvedPlacement]:
         return self.request.placements
+
+    @property
+    def measuring(self) -> Measuring:
+        request = self.request
+        return Measuring(
+            measures=request.measures,
+            base=request.base,
+            store=self.store,
+            folder=self.bench.folder,
+            listener=self.listener,
+        )
 
     @property
     def steps_per_trial(self) -> int:
@@ -91,6 +108,7 @@ def _bench(request: Request, folder: Path) -> Bench:
         scored={name: split.rows for name, split in splits.items() if split.rows},
         folder=folder,
         environment=environment(request.base.device),
+        masking=request.data.masking,
     )
 
 
@@ -98,7 +116,9 @@ def _carry_out(work: _Work) -> None:
     _require_same_device(work)
     _keep_setting(work)
     _score_base(work)
+    work.measuring.of_base()
     _probe_placements(work)
+    work.mirror.add(work.store.trials().values())
     trials = num_trials(work.study, work.placements)
     work.listener.begin(f"training {trials} trials", trials * work.steps_per_trial)
     if len(work.study.training.learning_rate) == 1:
@@ -113,8 +133,9 @@ def _carry_out(work: _Work) -> None:
     work.store.set_meta("wanted", _digests(work, [*swept, *rest]))
     work.store.set_meta("rates_chosen", True)
     _run_cells(work, rest)
-    work.store.set_meta("finished", True)
     work.listener.end()
+    work.measuring.of_trials(work.placements, chosen)
+    work.store.set_meta("finished", True)
 
 
 def _keep_setting(work: _Work) -> None:
@@ -126,7 +147,10 @@ def _keep_setting(work: _Work) -> None:
     store.set_meta("num_trials", num_trials(work.study, work.placements))
     store.set_meta("steps_per_trial", work.steps_per_trial)
     store.set_meta("base_parameters", work.request.base.num_parameters)
+    store.set_meta("task", data.task)
+    store.set_meta("classes", list(data.classes))
     store.set_meta("environment", work.bench.environment)
+    store.set_meta("measures", {each.name: each.digest for each in work.request.measures})
     store.set_meta("finished", False)
     store.set_meta("rates_chosen", False)
     store.set_meta("data_report", list(data.report))
@@ -187,13 +211,14 @@ def _probe_placements(work: _Work) -> None:
     work.listener.begin("probing each placement alone", len(missing))
     for digest, placement in missing.items():
         task = ProbeTask(
-            model=work.study.model,
+            model=work.request.base.ref,
             device=work.bench.base.device.type,
             placement=placement.placement,
             rows=work.bench.train,
             training=work.study.training,
             lora_dropout=work.study.lora.dropout,
             num_threads=torch.get_num_threads(),
+            masking=work.bench.masking,
         )
         try:
             work.store.set_probe(digest, probe(task))
@@ -227,6 +252,7 @@ def _run_cell(work: _Work, cell: Cell, spec: TrialSpec, earlier: TrialRecord | N
         on_step=lambda _done, _total: work.listener.advance(),
     )
     work.store.add_trial(record, spec.to_json(), scores)
+    work.mirror.add([record])
     if record.status != "done":
         work.listener.say(f"{label}: {record.error}")
     return record

@@ -9,12 +9,20 @@ from pydantic import ValidationError
 
 from loratlas.anatomy.sites import digest_of
 from loratlas.data.spec import DataSpec
+from loratlas.measure.measures import (
+    FORGETTING,
+    LOSS,
+    ForgettingMeasure,
+    Measure,
+    TaskMeasure,
+)
 from loratlas.placement.placement import LoraSpec
 from loratlas.placement.rules import parse
 from loratlas.study import checks, fields
 from loratlas.study.document import Document, parse_document, read_document
 from loratlas.study.messages import problems_of
 from loratlas.study.problems import raise_problems
+from loratlas.study.tracking.trackers import Tracker
 from loratlas.study.values import Device, Match
 from loratlas.train.trial import ModelRef, TrainingSpec
 
@@ -52,10 +60,13 @@ class StudySpec:
     seeds: tuple[int, ...]
     sweep_seeds: int | None
     """How many of the first seeds run at every learning rate; None takes all of them."""
-    measures: tuple[str, ...]
+    measures: tuple[Measure, ...]
+    """What is measured beside the loss on the test rows."""
     margin: float
     """As a share: 0.05 for 5%."""
     device: Device
+    track: tuple[Tracker, ...] = ()
+    """Where trials are mirrored to."""
     path: Path
     """The study file, as it was named."""
     root: Path
@@ -64,8 +75,8 @@ class StudySpec:
     def to_json(self) -> dict[str, Any]:
         """Return everything that can change a result, as plain data.
 
-        Left out are the study's name, the device, where the file lies, and how it is laid out;
-        a rule stands in its canonical form.
+        Left out are the study's name, the device, the trackers, where the file lies, and how it
+        is laid out; a rule stands in its canonical form.
         """
         return {
             "model": asdict(self.model),
@@ -79,7 +90,7 @@ class StudySpec:
             "training": asdict(self.training),
             "seeds": list(self.seeds),
             "sweep_seeds": self.sweep_seeds or len(self.seeds),
-            "measures": list(self.measures),
+            "measures": [LOSS, *(measure.to_json() for measure in self.measures)],
             "margin": self.margin,
         }
 
@@ -145,9 +156,10 @@ def _frozen(read: fields.StudyFields, document: Document) -> StudySpec:
         ),
         seeds=tuple(read.seeds if isinstance(read.seeds, list) else range(read.seeds)),
         sweep_seeds=read.sweep_seeds,
-        measures=tuple(read.measures),
+        measures=tuple(map(_measure, (each for each in read.measures if each != LOSS))),
         margin=read.margin,
         device=read.device,
+        track=tuple(read.track),
         path=document.path,
         root=document.path.absolute().parent,
     )
@@ -177,6 +189,16 @@ def _data(read: fields.DataFields) -> DataSpec:
     if isinstance(read.source, str):
         return DataSpec(source=read.source, **rest)
     return DataSpec(files=read.source.model_dump(exclude_none=True), **rest)
+
+
+def _measure(read: str | fields.TaskFields | fields.ForgettingFields) -> Measure:
+    if read == FORGETTING:
+        return ForgettingMeasure()
+    if isinstance(read, str):
+        return TaskMeasure(task=read)
+    if isinstance(read, fields.ForgettingFields):
+        return ForgettingMeasure(**read.model_dump(exclude={"task"}))
+    return TaskMeasure(**read.model_dump())
 
 
 def _placement(

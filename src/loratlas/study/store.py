@@ -259,12 +259,11 @@ def _read_score(session: Session, score: int) -> SplitScore:
     wanted = [getattr(tables.Example, name) for name in _EXAMPLE_COLUMNS]
     query = select(*wanted).where(tables.Example.score == score).order_by(tables.Example.row)
     columns = zip(*session.execute(query).all(), strict=True)
-    return SplitScore(
-        **{
-            name: None if column[0] is None else np.array(column, dtype=_dtype(name))
-            for name, column in zip(_EXAMPLE_COLUMNS, columns, strict=True)
-        }
-    )
+    arrays: dict[str, Any] = {
+        name: None if column[0] is None else np.array(column, dtype=_dtype(name))
+        for name, column in zip(_EXAMPLE_COLUMNS, columns, strict=True)
+    }
+    return SplitScore(**arrays)
 
 
 def _dtype(name: str) -> type:

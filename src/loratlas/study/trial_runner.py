@@ -23,6 +23,7 @@ from loratlas.train.adapters import (
     saved_adapters,
 )
 from loratlas.train.base import Base
+from loratlas.train.gauge import Gauge
 from loratlas.train.outcome import Fit
 from loratlas.train.reference import ENGINE, DivergedError, fit
 from loratlas.train.trial import TrialSpec
@@ -30,6 +31,8 @@ from loratlas.train.trial import TrialSpec
 log = logging.getLogger(__name__)
 
 _CHECKED_ROWS = 4
+SCORED_AT_ONCE = 16
+"""Rows of one forward pass when splits are scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +57,13 @@ class Bench:
 
     def score(self, model: Any) -> dict[str, SplitScore]:
         """Score a model on every split."""
-        base = self.base
-        return {
-            split: score(model, rows, collator=base.collator, device=base.device)
-            for split, rows in self.scored.items()
-        }
+        return {split: score_rows(self.base, model, rows) for split, rows in self.scored.items()}
+
+    @property
+    def longest_scored(self) -> list[TokenizedRow]:
+        """The longest rows that every trial is scored on: those of its largest forward pass."""
+        rows = [row for split in self.scored.values() for row in split]
+        return sorted(rows, key=lambda row: -row.num_read)[:SCORED_AT_ONCE]
 
     def logits(self, model: Any) -> torch.Tensor:
         """Return a model's logits on the first scored rows, rows first."""
@@ -71,6 +76,11 @@ class Bench:
                 **{name: tensor.to(self.base.device) for name, tensor in inputs.items()}
             ).logits
         return logits
+
+
+def score_rows(base: Base, model: Any, rows: Sequence[TokenizedRow]) -> SplitScore:
+    """Score rows with the base, bare or with adapters."""
+    return score(model, rows, collator=base.collator, device=base.device, batch=SCORED_AT_ONCE)
 
 
 def run_trial(
@@ -98,13 +108,17 @@ def run_trial(
     """
     outcome: dict[str, Any] = {}
     scores: dict[str, SplitScore] = {}
+    gauge = Gauge(bench.base.device)
+    folder = bench.folder / adapter
     try:
-        run, scores = _train_and_score(bench, spec, placement, bench.folder / adapter, on_step)
+        run, scores = _train_and_score(bench, spec, placement, folder, on_step, gauge)
         outcome = {
             "status": "done",
             "seconds": math.fsum(run.step_seconds),
             "losses": list(run.losses),
             "adapter": adapter,
+            "adapter_bytes": sum(file.stat().st_size for file in folder.iterdir()),
+            "memory": gauge.phases,
         }
     except DivergedError as error:
         outcome = {"status": "diverged", "error": str(error)}
@@ -130,19 +144,21 @@ def _train_and_score(
     placement: Placement,
     folder: Path,
     on_step: Callable[[int, int], None],
+    gauge: Gauge,
 ) -> tuple[Fit, dict[str, SplitScore]]:
     base = bench.base
     with new_adapters(base, placement, seed=spec.seed, dropout=spec.lora_dropout) as model:
-        run = fit(
-            base,
-            model,
-            bench.train,
-            spec.training,
-            learning_rate=spec.learning_rate,
-            seed=spec.seed,
-            masking=bench.masking,
-            on_step=on_step,
-        )
+        with gauge.phase("train"):
+            run = fit(
+                base,
+                model,
+                bench.train,
+                spec.training,
+                learning_rate=spec.learning_rate,
+                seed=spec.seed,
+                masking=bench.masking,
+                on_step=on_step,
+            )
         trained = bench.logits(model)
         if not torch.isfinite(trained).all():
             raise DivergedError("diverged: the trained adapters give logits that are no numbers")
@@ -150,7 +166,8 @@ def _train_and_score(
     # What is scored is what was saved: a fault in saving cannot hide behind good figures.
     with saved_adapters(base, folder, placement) as model:
         require_equal_logits(trained, bench.logits(model))
-        scores = bench.score(model)
+        with gauge.phase("score"):
+            scores = bench.score(model)
     for split, found in scores.items():
         if not math.isfinite(found.loss):
             raise DivergedError(f"diverged: the {split} loss is {found.loss} after training")

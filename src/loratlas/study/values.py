@@ -21,16 +21,19 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from loratlas.bundled import demo_model_folder
-from loratlas.errors import RuleError
+from loratlas.errors import RuleError, did_you_mean
+from loratlas.measure.measures import FORGETTING, HARNESS, LOSS
 from loratlas.placement.rules import parse
+from loratlas.study.problems import visible
+from loratlas.study.tracking.trackers import Tracker
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 Match = Literal["parameters", "none"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
-ONE, LIST, KEYS, PARTS = "<one>", "<list>", "<keys>", "<parts>"
-TAGS = (ONE, LIST, KEYS, PARTS)
+ONE, LIST, KEYS, PARTS, TEXT = "<one>", "<list>", "<keys>", "<parts>", "<text>"
+TAGS = (ONE, LIST, KEYS, PARTS, TEXT)
 """Steps that pydantic adds to a location where a value may have one of two forms."""
 
 _LARGEST = 10**12
@@ -66,12 +69,25 @@ def rule_or_parts(value: Any) -> str:
     return PARTS if isinstance(value, dict) and "parts" in value else keys_or_one(value)
 
 
+def measure_form(value: Any) -> str:
+    """Choose between `word`, `{task: "lm_eval:..."}` and `{task: forgetting}`."""
+    if isinstance(value, dict) and value.get("task") == FORGETTING:
+        return TEXT
+    return keys_or_one(value)
+
+
 def distinct(values: list[Any]) -> list[Any]:
     """Refuse a list that holds one value twice."""
     for position, value in enumerate(values):
         if value in values[:position]:
             text = "{value} is given twice; each entry of the list is given once"
             raise PydanticCustomError("stated", text, {"value": str(value)})
+    return values
+
+
+def distinct_measures(values: list[Any]) -> list[Any]:
+    """Refuse a measure that is given twice, be it by its name or with options."""
+    distinct([getattr(value, "task", value) for value in values])
     return values
 
 
@@ -97,6 +113,19 @@ def check_rule(rule: str | list[dict[str, Any]]) -> None:
 def _readable_rule(text: str) -> str:
     check_rule(text)
     return text
+
+
+def _known_measure(name: str) -> str:
+    if name in (LOSS, FORGETTING) or re.match(rf"{HARNESS}\S+$", name):
+        return name
+    words = (LOSS, FORGETTING)
+    text = "{given} is not known{near}; allowed: {allowed}"
+    context = {
+        "given": visible(name),
+        "near": did_you_mean(name, words),
+        "allowed": ", ".join([*words, f"{HARNESS}TASK"]),
+    }
+    raise PydanticCustomError("stated", text, context)
 
 
 def _known_if_bundled(name: str) -> str:
@@ -137,11 +166,15 @@ RowsOrNone = Annotated[
 Tokens = Annotated[
     int, Field(ge=2, le=_LARGEST), _says("a number of tokens is an integer from 2 up")
 ]
+Shots = Annotated[
+    int, Field(ge=0, le=1000), _says("a number of solved examples is an integer from 0 up")
+]
 Seed = Annotated[int, Field(ge=0, lt=2**32), _says("a seed is an integer from 0 up (below 2^32)")]
 Rate = Annotated[float, Field(gt=0, le=1000), _says("a learning rate is a number above 0")]
 Positive = Annotated[float, Field(gt=0, le=_LARGEST), _says("a number above 0 is needed")]
 FromZero = Annotated[float, Field(ge=0, le=_LARGEST), _says("a number from 0 up is needed")]
 Dropout = Annotated[float, Field(ge=0, lt=1), _says("a dropout is a share from 0 to below 1")]
+Share = Annotated[float, Field(gt=0, le=1), _says("a share is a number above 0, up to 1")]
 Margin = Annotated[
     float,
     Field(gt=0, lt=1),
@@ -156,9 +189,25 @@ Margin = Annotated[
         }
     ),
 ]
-Measures = Annotated[
-    list[Literal["loss"]], Field(min_length=1, max_length=100), AfterValidator(distinct)
+MeasureName = Annotated[
+    str,
+    Field(max_length=300),
+    AfterValidator(_known_measure),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": [LOSS, FORGETTING]},
+                {"type": "string", "pattern": f"^{HARNESS}\\S+$"},
+            ]
+        }
+    ),
 ]
+HarnessTask = Annotated[
+    str,
+    Field(max_length=300, pattern=rf"^{HARNESS}\S+$"),
+    _says(f"a task is {HARNESS} and a name that lm_eval knows, such as {HARNESS}gsm8k"),
+]
+Trackers = Annotated[list[Tracker], Field(max_length=100), AfterValidator(distinct)]
 Seeds = Annotated[
     Annotated[
         int,

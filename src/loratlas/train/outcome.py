@@ -1,6 +1,7 @@
 """What a training run and a probe report: plain data, no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +27,12 @@ class Probe:
         peak_memory_bytes: most memory above the loaded model, None where it cannot be read.
         num_steps: timed steps.
         engine: which engine was probed.
+        step_seconds: wall time of every timed step.
+        forward_seconds: of the bare base's forward pass over the same rows.
+        num_positions: tokens of the timed steps, padding included.
+        memory: bytes by phase (load, train, score), as `train.gauge` has them.
+        flops: of the longest row, counted and planned, as `train.operations` has them.
+        roles: what each family of roles costs alone, as `train.operations` has it.
     """
 
     seconds_per_step: float
@@ -33,3 +40,9 @@ class Probe:
     peak_memory_bytes: int | None
     num_steps: int
     engine: str
+    step_seconds: list[float] = field(default_factory=list)
+    forward_seconds: list[float] = field(default_factory=list)
+    num_positions: int | None = None
+    memory: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    flops: dict[str, Any] = field(default_factory=dict)
+    roles: list[dict[str, Any]] = field(default_factory=list)

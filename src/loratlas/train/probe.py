@@ -1,19 +1,21 @@
-"""What one placement costs when it trains alone: seconds per step, tokens per second, memory.
+"""What one placement costs when it trains alone: seconds, memory by phase, operations.
 
 Each probe is a process of its own, so that no earlier trial's memory hides in its figures.
-The first steps are dropped as warm-up; the seconds are the median of those that follow.
+The first steps are dropped as warm-up; the seconds are the median of those that follow. The
+bare base's forward pass is timed on the same rows, so that what adapters add can be told.
 """
 
 import multiprocessing
 import signal
 import statistics
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from multiprocessing.resource_tracker import ensure_running
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +24,9 @@ from loratlas.data.rows import TokenizedRow
 from loratlas.errors import TrialError
 from loratlas.placement.placement import Placement
 from loratlas.train.adapters import new_adapters
-from loratlas.train.base import load_base
+from loratlas.train.base import Base, load_base
+from loratlas.train.gauge import Gauge, above_before
+from loratlas.train.operations import cost_of_roles, count_and_plan, num_positions, on_device
 from loratlas.train.outcome import Fit, Probe
 from loratlas.train.randomness import row_order
 from loratlas.train.reference import ENGINE, fit
@@ -31,6 +35,9 @@ from loratlas.train.trial import ModelRef, TrainingSpec
 WARMUP_STEPS = 2
 TIMED_STEPS = 6
 _PRELOADED = ["torch", "transformers", "peft", "accelerate"]
+
+Scorer = Callable[[Base, Any, Sequence[TokenizedRow]], object]
+"""Scores rows with a model that carries adapters; a function that a process can be sent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +53,8 @@ class ProbeTask:
         lora_dropout: dropout on the adapters' input.
         num_threads: threads that torch may use on a CPU.
         masking: how rows are masked, for a masked language model.
+        scored: rows whose scoring is measured; the longest of the study decide the peak.
+        score: what scores them; None leaves that phase out.
     """
 
     model: ModelRef
@@ -56,6 +65,8 @@ class ProbeTask:
     lora_dropout: float
     num_threads: int
     masking: Masking | None = None
+    scored: Sequence[TokenizedRow] = ()
+    score: Scorer | None = None
 
 
 def probe(task: ProbeTask) -> Probe:
@@ -112,83 +123,110 @@ def _end_quietly() -> None:
 def measure(task: ProbeTask) -> Probe:
     """Run a few steps of a placement here and measure them; `probe` does so in a process."""
     torch.set_num_threads(task.num_threads)
-    base = load_base(
+    gauge = Gauge(torch.device(task.device))
+    with gauge.phase("load"):
+        base = _load(task)
+    # The timed steps may miss the longest rows, and those decide the peak.
+    longest = sorted(task.rows, key=lambda row: -row.num_read)[: task.training.batch]
+    with new_adapters(base, task.placement, seed=0, dropout=task.lora_dropout) as model:
+        with gauge.phase("train"):
+            timed = _train(task, base, model, longest)
+        if task.score is not None:
+            with gauge.phase("score"):
+                task.score(base, model, task.scored)
+    windows = _windows(task.rows, task.training)
+    forward = _forward_seconds(base, windows, task.training.batch)
+    flops, roles = _operations(task, base, longest)
+    return Probe(
+        seconds_per_step=statistics.median(timed),
+        tokens_per_second=sum(row.num_read for rows in windows for row in rows) / sum(timed),
+        peak_memory_bytes=above_before(gauge.phases["train"]),
+        num_steps=len(timed),
+        engine=ENGINE,
+        step_seconds=timed,
+        forward_seconds=forward,
+        num_positions=_num_positions(base, windows, task.training.batch),
+        memory=gauge.phases,
+        flops=flops,
+        roles=roles,
+    )
+
+
+def _operations(
+    task: ProbeTask, base: Base, longest: Sequence[TokenizedRow]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the operations of the longest row, and the cost of each role."""
+    placement, training, dropout = task.placement, task.training, task.lora_dropout
+    try:
+        with new_adapters(base, placement, seed=0, dropout=dropout) as model:
+            flops = count_and_plan(base, model, placement, training, longest[0], dropout=dropout)
+        return flops, cost_of_roles(base, placement, training, longest, dropout=dropout)
+    except Exception as error:  # an unheard-of model must not cost the figures measured before
+        return {"unknown": f"{type(error).__name__}: {error}".split("\n")[0]}, []
+
+
+def _load(task: ProbeTask) -> Base:
+    return load_base(
         task.model,
         dtype=task.training.dtype,
         base_dropout=task.training.base_dropout,
         device=torch.device(task.device),
     )
-    training = replace(task.training, steps=WARMUP_STEPS + TIMED_STEPS, scheduler="constant")
-    gauge = _Gauge(base.device)
-    # The timed steps may miss the longest rows, and those decide the peak.
-    longest = sorted(task.rows, key=lambda row: -row.num_read)[: training.batch]
-    with new_adapters(base, task.placement, seed=0, dropout=task.lora_dropout) as model:
-
-        def train(rows: Sequence[TokenizedRow], spec: TrainingSpec) -> Fit:
-            return fit(base, model, rows, spec, learning_rate=1e-4, seed=0, masking=task.masking)
-
-        run = train(task.rows, training)
-        train(longest, replace(training, steps=1))
-    timed = run.step_seconds[WARMUP_STEPS:]
-    tokens = sum(_tokens_of_steps(task.rows, training)[WARMUP_STEPS:])
-    return Probe(
-        seconds_per_step=statistics.median(timed),
-        tokens_per_second=tokens / sum(timed),
-        peak_memory_bytes=gauge.peak_bytes(),
-        num_steps=len(timed),
-        engine=ENGINE,
-    )
 
 
-class _Gauge:
-    """Memory above what was in use when the gauge was made."""
+def _train(task: ProbeTask, base: Base, model: Any, longest: Sequence[TokenizedRow]) -> list[float]:
+    """Train a few steps, and one on the longest rows; return the seconds of those that count."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats()
-            self._before: int | None = torch.cuda.memory_allocated()
-        else:
-            _reset_high_water_mark()
-            self._before = _status_bytes("VmRSS")
+    def train(rows: Sequence[TokenizedRow], steps: int) -> Fit:
+        training = replace(task.training, steps=steps, scheduler="constant")
+        return fit(base, model, rows, training, learning_rate=1e-4, seed=0, masking=task.masking)
 
-    def peak_bytes(self) -> int | None:
-        """Return the most bytes in use since, above those before; None if unknown."""
-        peak = torch.cuda.max_memory_allocated() if self._cuda else _status_bytes("VmHWM")
-        if peak is None or self._before is None:
-            return None
-        return max(0, peak - self._before)
+    timed = train(task.rows, WARMUP_STEPS + TIMED_STEPS).step_seconds[WARMUP_STEPS:]
+    train(longest, 1)
+    return list(timed)
 
 
-def _reset_high_water_mark() -> None:
-    """Ask Linux to forget the peak that loading the model left behind."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        # Elsewhere, or not allowed: the mark of loading stays in, and the peak reads higher.
-        return
+def _forward_seconds(
+    base: Base, windows: Sequence[Sequence[TokenizedRow]], batch: int
+) -> list[float]:
+    """Return the seconds of the bare base's forward pass over the rows of each step."""
+    base.model.eval()
+    seconds = []
+    for rows in (windows[0], *windows):  # the first is warm-up
+        inputs = [on_device(base, micro_batch) for micro_batch in _cut(rows, batch)]
+        _synchronise(base.device)
+        began = time.perf_counter()
+        with torch.no_grad():
+            for each in inputs:
+                base.model(**each)
+        _synchronise(base.device)
+        seconds.append(time.perf_counter() - began)
+    return seconds[1:]
 
 
-def _status_bytes(field: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    return None
+def _synchronise(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
 
 
-def _tokens_of_steps(rows: Sequence[TokenizedRow], training: TrainingSpec) -> list[int]:
-    """Return the tokens of each optimiser step that are not padding."""
-    total = training.steps or 0
+def _num_positions(base: Base, windows: Sequence[Sequence[TokenizedRow]], batch: int) -> int:
+    """Return the tokens of all steps, padding included."""
+    batches = (each for rows in windows for each in _cut(rows, batch))
+    return sum(num_positions(base, base.collator(each)) for each in batches)
+
+
+def _cut(rows: Sequence[TokenizedRow], batch: int) -> list[Sequence[TokenizedRow]]:
+    """Return the micro-batches of a step."""
+    return [rows[start : start + batch] for start in range(0, len(rows), batch)]
+
+
+def _windows(rows: Sequence[TokenizedRow], training: TrainingSpec) -> list[Sequence[TokenizedRow]]:
+    """Return the rows of each timed step, in the order of training."""
     window = training.batch * training.accumulation
-    tokens: list[int] = []
+    found: list[Sequence[TokenizedRow]] = []
     epoch = 0
-    while len(tokens) < total:
-        order = row_order(0, epoch, len(rows)).tolist()
-        lengths = [rows[index].num_read for index in order]
-        tokens += [sum(lengths[i : i + window]) for i in range(0, len(lengths), window)]
+    while len(found) < WARMUP_STEPS + TIMED_STEPS:
+        ordered = [rows[index] for index in row_order(0, epoch, len(rows)).tolist()]
+        found += [ordered[start : start + window] for start in range(0, len(ordered), window)]
         epoch += 1
-    return tokens[:total]
+    return found[WARMUP_STEPS : WARMUP_STEPS + TIMED_STEPS]
