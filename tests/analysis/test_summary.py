@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from loratlas.analysis.intervals import mean_interval
+from loratlas.analysis.estimates import estimate
 from loratlas.analysis.summary import results
 from loratlas.measure.scores import SplitScore
 from loratlas.study.records import PlacementRecord, TrialRecord
@@ -34,6 +34,14 @@ def split(loss):
         num_bytes=np.array([4, 8]),
         num_correct=np.array([0, 2]),
     )
+
+
+NUM_TOKENS = split(0.0).num_tokens
+
+
+def split_sums(losses):
+    """Nats of each seed and row, shape (seeds, rows)."""
+    return np.array([split(loss).nll for loss in losses])
 
 
 def add(store, name, seed, loss, *, rate=1e-4, status="done"):
@@ -77,7 +85,10 @@ def test_the_figures_of_a_run(store):
     full, attention = found["placements"]["full"], found["placements"]["attention"]
     assert full["loss"] == pytest.approx(2.1)
     assert full["perplexity"] == pytest.approx(math.exp(2.1))
-    assert full["loss_interval"] == pytest.approx(mean_interval([2.0, 2.2, 2.1]))
+    scores = split_sums([2.0, 2.2, 2.1])
+    expected = estimate(scores, NUM_TOKENS)
+    assert full["loss_interval"] == pytest.approx(expected.interval)
+    assert full["loss_interval_over"] == "new seeds and new examples"
     assert (full["num_trials"], full["num_failed"], full["ranks"]) == (3, 0, [2, 8])
     assert (full["seconds"], full["tokens_per_second"], full["peak_memory_bytes"]) == (5.0, 80.0, 7)
     assert attention["seconds"] is None
@@ -87,9 +98,13 @@ def test_the_figures_of_a_run(store):
     (contrast,) = found["contrasts"]
     assert (contrast["placement"], contrast["baseline"]) == ("attention", "full")
     assert contrast["difference"] == pytest.approx((0.5 + 0.2 + 0.8) / 3)
-    assert contrast["interval"] == pytest.approx(mean_interval([0.5, 0.2, 0.8]))
-    assert contrast["p_adjusted"] is None
-    assert contrast["verdict"] is None
+    sums = split_sums([2.5, 2.4, 2.9]) - scores
+    expected = estimate(sums, NUM_TOKENS)
+    assert contrast["interval"] == pytest.approx(expected.interval)
+    assert contrast["p_adjusted"] == pytest.approx(expected.p_value)
+    assert contrast["verdict"] == "cannot tell"
+    assert (contrast["num_seeds"], contrast["num_examples"]) == (3, 2)
+    assert contrast["sign_flip_p"] == 0.25
 
 
 def test_differences_are_paired_over_the_seeds_that_both_have(store):

@@ -213,7 +213,9 @@ def test_a_run_half_way(cli, store, tmp_path):
     assert (attention["loss"], attention["seconds"], attention["num_trials"]) == (None, None, 0)
     (contrast,) = found["contrasts"]
     assert (contrast["placement"], contrast["baseline"]) == ("attention", "full")
-    assert (contrast["difference"], contrast["interval"], contrast["verdict"]) == (None, None, None)
+    assert (contrast["difference"], contrast["interval"], contrast["p_adjusted"]) == 3 * (None,)
+    assert contrast["verdict"] == "cannot tell"
+    assert contrast["says"].startswith("attention: no difference can be given.")
     stands = status_of(cli, tmp_path)
     assert (stands["done"], stands["missing"], stands["complete"]) == (1, 3, False)
 
@@ -270,11 +272,11 @@ def test_a_loss_beyond_all_measure(cli, store, tmp_path):
     begin(store)
     store.set_base_scores({"test": split(4000.0, 4000.0)})
     for seed in (0, 1):
-        store.add_trial(trial_record("full", seed, "done"), {}, {"test": split(4000.0)})
+        store.add_trial(trial_record("full", seed, "done"), {}, {"test": split(4000.0, 4000.0)})
     store.set_meta("chosen", {"full": 1e-2})
     found = results_of(cli, store, tmp_path)
     assert (found["base"]["loss"], found["base"]["perplexity"]) == (2000.0, None)
     full = found["placements"]["full"]
     assert (full["loss"], full["perplexity"]) == (2000.0, None)
-    assert full["loss_interval"] == [2000.0, 2000.0]
+    assert full["loss_interval"] is None, "without any spread there is nothing to judge it by"
     assert store.scores(BASE)["test"].perplexity == float("inf")

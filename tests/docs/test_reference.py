@@ -7,7 +7,7 @@ import pytest
 
 from loratlas.placement import lints
 from loratlas.placement.rules import parse
-from loratlas.study import fields
+from loratlas.study import sections
 
 TOOLS = Path(__file__).parents[2] / "tools"
 UP_TO_DATE = "run .venv/bin/python tools/make_reference.py"
@@ -61,7 +61,7 @@ def test_every_key_of_a_study_file_is_on_its_page(tool):
     for section in tool._SECTIONS:
         for key in section.model_fields:
             assert f"| `{key}` |" in page
-    known = set(fields.Fields.__subclasses__())
+    known = set(sections.Fields.__subclasses__())
     assert known == set(tool._SECTIONS), "a section of the study file has no heading"
 
 

@@ -28,6 +28,7 @@ def arm(**changes):
         "perplexity": 3.43689,
         "macro_f1": None,
         "loss_interval": [1.2, 1.3],
+        "loss_interval_over": "new seeds and new examples",
         "seconds": 7.68,
         "seconds_per_step": 0.0512,
         "tokens_per_second": 7654.3,
@@ -44,6 +45,9 @@ def contrast(difference, interval):
         "baseline": "a",
         "difference": difference,
         "interval": interval,
+        "p_adjusted": 0.012,
+        "verdict": "better",
+        "says": "b is better than a (difference -0.0123 nats per token).",
         "num_seeds": 3,
     }
 
@@ -62,7 +66,8 @@ def results(**arms):
         "placements": arms,
         "contrasts": [contrast(-0.0123, [-0.02, -0.0046])] if "b" in arms else [],
         "num_trials": 6,
-        "interval_over": "new seeds, these rows",
+        "claims": [],
+        "sweeps": {},
     }
 
 
@@ -78,9 +83,28 @@ def test_the_table_of_losses():
     text = tables(results(a=arm(), b=arm(loss=1.2222)))[0]
     assert "4.0000" in line(text, "untuned base")
     first, second = line(text, " a  "), line(text, " b  ")
-    for cell in ("122,880", "1.2346 ± 0.0500", "3.44", "baseline"):
+    for cell in ("122,880", "1.2346 ± 0.0500", "3.44"):
         assert cell in first
-    assert "-0.0123 ± 0.0077" in second
+    assert "1.2222 ± 0.0500" in second
+
+
+def test_the_table_of_verdicts():
+    losses, verdicts, *_ = tables(results(a=arm(), b=arm(loss=1.2222)))
+    assert "better" not in losses
+    for cell in ("-0.0123", "-0.0200 to -0.0046", "0.012", "better"):
+        assert cell in line(verdicts, " b  ")
+    assert "against a" in verdicts
+
+
+def test_conclusions_come_first_among_the_notes():
+    found = results(a=arm(), b=arm())
+    found["claims"] = [{"says": "b: 'at least 95% of a' is supported."}]
+    found["sweeps"] = {"b": {"says": ["b: the best learning rate, 0.01, is the highest."]}}
+    assert notes(found)[:3] == [
+        "b is better than a (difference -0.0123 nats per token).",
+        "Claim: b: 'at least 95% of a' is supported.",
+        "b: the best learning rate, 0.01, is the highest.",
+    ]
 
 
 def test_the_tables_of_what_was_adapted_and_what_it_costs():

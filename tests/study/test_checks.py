@@ -115,10 +115,6 @@ LATER = [
         "by this version; write a rule",
     ),
     (
-        ("margin: 5%", 'margin: 5%\nhypothesis: {attention: "at least 95% of full"}'),
-        "37: hypothesis: a hypothesis stated in advance is not yet tested by this version",
-    ),
-    (
         ("margin: 5%", "margin: 5%\nsearch: {trials: 20}"),
         "37: search: a search over placements is not yet served by this version",
     ),
@@ -130,3 +126,26 @@ def test_what_a_later_version_serves(edit: Callable[..., str], change, message: 
     with pytest.raises(NotYetError) as caught:
         parse_study(edit(change), Path("study.yaml"))
     assert str(caught.value) == f"study.yaml:{message}"
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ('{atention: "at least 95% of full"}', "atention is not one of the placements (did you"),
+        ('{attention: "95% of full"}', "cannot be read; write 'at least 95% of full'"),
+        ('{attention: "at least 95% of ful"}', "which is no placement of the study (did you mean"),
+        ('{attention: "at least 95% of attention"}', "holds it against itself"),
+        ('{attention: "at least 120% of full"}', "allowed: above 0% and at most 100%"),
+    ],
+)
+def test_claims_are_read_before_anything_runs(edit: Callable[..., str], claim: str, message: str):
+    text = edit(("margin: 5%", f"margin: 5%\nhypothesis: {claim}"))
+    with pytest.raises(StudyError, match=r"study.yaml:3\d: hypothesis\.") as caught:
+        parse_study(text, Path("study.yaml"))
+    assert message in str(caught.value)
+
+
+def test_a_claim_is_kept_in_its_canonical_form(edit: Callable[..., str]):
+    text = edit(("margin: 5%", 'margin: 5%\nhypothesis: {attention: "at least  95.0 % of full"}'))
+    found = parse_study(text, Path("study.yaml"))
+    assert found.hypothesis == {"attention": "at least 95% of full"}

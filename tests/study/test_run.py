@@ -106,9 +106,7 @@ def test_every_adapter_loads_with_peft_and_gives_the_measured_loss(study_folder,
         model = AutoModelForCausalLM.from_pretrained(tiny_folder)
         with quiet():
             peft = PeftModel.from_pretrained(model, str(out / trial.adapter)).eval()
-        found = score(
-            peft, data.test.rows, collator=Collator(pad_id=0), device=torch.device("cpu")
-        )
+        found = score(peft, data.test.rows, collator=Collator(pad_id=0), device=torch.device("cpu"))
         assert found.loss == store.scores(trial.digest)["test"].loss
     store.close()
 

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loratlas.analysis.intervals import mean_interval
+from loratlas.analysis.arms import SPLIT, Arms, arms_of, trials_at_chosen_rate
+from loratlas.analysis.components import Floats
+from loratlas.analysis.conclusions import claims, contrasts, sweeps
+from loratlas.analysis.estimates import Estimate, estimate
 from loratlas.analysis.measured import Measured
 from loratlas.analysis.quality import base_quality, finite, mean, quality
 from loratlas.analysis.resources import resources
@@ -22,18 +25,16 @@ from loratlas.study.records import BASE, PlacementRecord, TrialRecord
 from loratlas.study.store import Store
 from loratlas.train.outcome import Probe
 
-SPLIT = "test"
-INTERVAL_OVER = "new seeds, these rows"
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Arm:
-    """A placement and its trials at the chosen rate."""
+    """A placement, its trials at the chosen rate, and what those that ended scored, by seed."""
 
     placement: PlacementRecord
     learning_rate: float | None
     trials: Sequence[TrialRecord]
     scores: Mapping[int, SplitScore]
+    nll: Floats
     is_language: bool
     probe: Probe | None
 
@@ -53,60 +54,59 @@ def results(store: Store) -> dict[str, Any]:
 
     What is not known (yet) is None; no figure is NaN or infinite.
     """
-    arms = _arms(store)
+    scored, study = arms_of(store), store.meta("study") or {}
+    arms = _arms(store, scored)
     baseline = _baseline(store, arms)
     base_parameters = store.meta("base_parameters")
     steps = store.meta("steps_per_trial")
     measured = Measured(store=store, digests=store.meta("measures") or {})
     return {
         "study": store.meta("name"),
+        "task": store.meta("task"),
         "split": SPLIT,
         "base": base_quality(store.scores(BASE).get(SPLIT)) | measured.of_base(),
         "placements": {
             arm.placement.name: _placement(arm, baseline, base_parameters, steps)
+            | _interval(estimate(arm.nll, scored.num_tokens))
             | measured.of_trials(arm.digests)
             for arm in arms
         },
-        "contrasts": [_contrast(arm, baseline) for arm in arms if arm is not baseline],
-        "interval_over": INTERVAL_OVER,
+        "contrasts": contrasts(scored, study),
+        "claims": claims(
+            scored,
+            store.placements(),
+            study.get("hypothesis") or {},
+            stated_late=bool(store.meta("stated_late")),
+        ),
+        "sweeps": sweeps(store, study),
         "num_trials": store.meta("num_trials"),
         "environment": store.meta("environment"),
     }
 
 
-def _arms(store: Store) -> list[_Arm]:
-    chosen = store.meta("chosen") or {}
-    probes = store.probes()
-    trials = list(store.trials().values())
+def _arms(store: Store, scored: Arms) -> list[_Arm]:
+    chosen, probes = store.meta("chosen") or {}, store.probes()
+    trials = trials_at_chosen_rate(store)
     return [
-        _arm(store, placement, trials, chosen, probes.get(placement.digest))
+        _Arm(
+            placement=placement,
+            learning_rate=chosen.get(placement.name),
+            trials=trials[placement.name],
+            scores=scored.scores[placement.name],
+            nll=scored.by_name[placement.name].nll,
+            is_language=store.meta("task") != "classification",
+            probe=probes.get(placement.digest),
+        )
         for placement in store.placements()
     ]
 
 
-def _arm(
-    store: Store,
-    placement: PlacementRecord,
-    trials: Sequence[TrialRecord],
-    chosen: Mapping[str, float | None],
-    probe: Probe | None,
-) -> _Arm:
-    rate = chosen.get(placement.name)
-    own = [t for t in trials if t.placement_digest == placement.digest]
-    # Where no rate is eligible, every trial is counted and none is averaged.
-    none_eligible = rate is None and placement.name in chosen
-    own = sorted(
-        (t for t in own if none_eligible or t.learning_rate == rate), key=lambda trial: trial.seed
-    )
-    ended = () if none_eligible else [trial for trial in own if trial.status == "done"]
-    return _Arm(
-        placement=placement,
-        learning_rate=rate,
-        trials=own,
-        scores={trial.seed: store.scores(trial.digest)[SPLIT] for trial in ended},
-        is_language=store.meta("task") != "classification",
-        probe=probe,
-    )
+def _interval(found: Estimate) -> dict[str, Any]:
+    """Return how far a placement's mean loss may be off, and over what."""
+    return {
+        "loss_interval": None if found.interval is None else list(found.interval),
+        "loss_interval_over": found.scope,
+    }
 
 
 def _baseline(store: Store, arms: Sequence[_Arm]) -> _Arm | None:
@@ -141,7 +141,6 @@ def _placement(
         "split": SPLIT,
         "loss": loss,
         "perplexity": finite(perplexity(loss)) if arm.is_language and loss is not None else None,
-        "loss_interval": mean_interval(losses),
         **quality(list(arm.scores.values())),
         "losses": {str(seed): value for seed, value in arm.losses.items()},
         **_cost(arm.probe, steps),
@@ -166,22 +165,4 @@ def _cost(probe: Probe | None, steps: int | None) -> dict[str, Any]:
         "seconds_per_step": probe.seconds_per_step,
         "tokens_per_second": probe.tokens_per_second,
         "peak_memory_bytes": probe.peak_memory_bytes,
-    }
-
-
-def _contrast(arm: _Arm, baseline: _Arm | None) -> dict[str, Any]:
-    """Return the difference of two placements over the seeds that both have, paired.
-
-    `p_adjusted` and `verdict` are None: this version draws no conclusion yet.
-    """
-    both = [] if baseline is None else [seed for seed in arm.losses if seed in baseline.losses]
-    differences = [] if baseline is None else [arm.losses[s] - baseline.losses[s] for s in both]
-    return {
-        "placement": arm.placement.name,
-        "baseline": None if baseline is None else baseline.placement.name,
-        "difference": mean(differences),
-        "interval": mean_interval(differences),
-        "num_seeds": len(differences),
-        "p_adjusted": None,
-        "verdict": None,
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from loratlas.report.conclusions import conclusions, verdict_tables
 from loratlas.report.measured import measure_tables
 from loratlas.report.narrow import (
     UNKNOWN,
@@ -21,6 +22,7 @@ def results_tables(results: Mapping[str, Any]) -> list[Table]:
     """Return what was learned, what was adapted, and what it costs: a line a placement."""
     return [
         _loss_table(results),
+        *verdict_tables(results),
         *measure_tables(results),
         _parameter_table(results),
         _cost_table(results),
@@ -30,9 +32,10 @@ def results_tables(results: Mapping[str, Any]) -> list[Table]:
 def notes(results: Mapping[str, Any]) -> list[str]:
     """Return the sentences that the tables are to be read with."""
     lines = [
-        f"Loss: nats per scored token over all {results['split']} rows. ± is a 95% interval of the "
-        f"mean over seeds ({results['interval_over']}). Against baseline: the difference of "
-        "losses, paired by seed; below zero is better. Cost: each placement alone, by a probe.",
+        *conclusions(results),
+        f"Loss: nats per scored prediction over all {results['split']} rows. ± is half a 95% "
+        f"interval of the mean, over {_scope(results)}. Differences are paired by seed and "
+        "example; below zero is better. Cost: each placement alone, by a probe.",
     ]
     lines += [
         f"{name}: {found['num_failed']} of {found['num_trials']} trials diverged or failed; "
@@ -44,10 +47,9 @@ def notes(results: Mapping[str, Any]) -> list[str]:
 
 
 def _loss_table(results: Mapping[str, Any]) -> Table:
-    contrasts = {contrast["placement"]: contrast for contrast in results["contrasts"]}
     base = results["base"]
     rows = [
-        ("untuned base", ["0", figure(base["loss"]), *_quality(base), ""]),
+        ("untuned base", ["0", figure(base["loss"]), *_quality(base)]),
         *(
             (
                 name,
@@ -55,7 +57,6 @@ def _loss_table(results: Mapping[str, Any]) -> Table:
                     f"{found['trainable_parameters']:,}",
                     with_interval(found["loss"], found["loss_interval"]),
                     *_quality(found),
-                    _against_baseline(contrasts.get(name)),
                 ],
             )
             for name, found in results["placements"].items()
@@ -63,8 +64,13 @@ def _loss_table(results: Mapping[str, Any]) -> Table:
     ]
     of_classes = base["macro_f1"] is not None
     quality = ("accuracy", "macro F1") if of_classes else ("perplexity",)
-    headers = ("parameters", "loss", *quality, "against baseline")
+    headers = ("parameters", "loss", *quality)
     return narrow_table(f"{results['study']}: {results['split']} rows", headers, rows)
+
+
+def _scope(results: Mapping[str, Any]) -> str:
+    scopes = {found["loss_interval_over"] for found in results["placements"].values()} - {None}
+    return " or ".join(sorted(scopes)) or "nothing: too few seeds and examples"
 
 
 def _quality(found: Mapping[str, Any]) -> list[str]:
@@ -104,12 +110,6 @@ def _cost_table(results: Mapping[str, Any]) -> Table:
 def _trials(found: Mapping[str, Any]) -> str:
     done = found["num_trials"] - found["num_failed"]
     return str(done) if not found["num_failed"] else f"{done} of {found['num_trials']}"
-
-
-def _against_baseline(contrast: Mapping[str, Any] | None) -> str:
-    if contrast is None:
-        return "baseline"
-    return with_interval(contrast["difference"], contrast["interval"], "+")
 
 
 def _rate(rate: float | None) -> str:

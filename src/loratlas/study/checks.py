@@ -13,11 +13,11 @@ from loratlas.errors import StudyError, did_you_mean
 from loratlas.measure.measures import FORGETTING
 from loratlas.study import fields
 from loratlas.study.document import Document, Location, dotted
+from loratlas.study.hypothesis import parse_hypothesis
 from loratlas.study.problems import Problem
 
 MAX_NAME = 64
 _LATER_KEYS = {
-    "hypothesis": "a hypothesis stated in advance is not yet tested by this version",
     "search": "a search over placements is not yet served by this version",
 }
 _LATER_PLACEMENTS = {
@@ -68,6 +68,7 @@ def relations(document: Document) -> Iterator[Problem]:
     if isinstance(placements, dict):
         yield from _names(document, list(placements))
         yield from _baseline(document, list(placements))
+        yield from _hypotheses(document, list(placements))
     yield from _sweep_seeds(document)
     yield from _trust(document)
     yield from _forgetting(document)
@@ -156,6 +157,21 @@ def _baseline(document: Document, names: list[str]) -> Iterator[Problem]:
             f"allowed: {', '.join(names[:10])}"
         )
         yield _problem(document, ("baseline",), text)
+
+
+def _hypotheses(document: Document, names: list[str]) -> Iterator[Problem]:
+    """Yield claims that cannot be read, or that are about no placement of the study."""
+    given = document.data.get("hypothesis")
+    for name, text in given.items() if isinstance(given, dict) else ():
+        here = ("hypothesis", name)
+        if name not in names:
+            said = f"{name} is not one of the placements{did_you_mean(name, names)}; "
+            yield _problem(document, here, f"{said}allowed: {', '.join(names[:10])}")
+        elif isinstance(text, str):
+            try:
+                parse_hypothesis(text, name, names)
+            except StudyError as error:
+                yield _problem(document, here, str(error))
 
 
 def _sweep_seeds(document: Document) -> Iterator[Problem]:

@@ -96,9 +96,8 @@ def open_folder(folder: Path, study: StudySpec, identity: Mapping[str, Any]) -> 
     store = Store(folder / FILE_NAME, writable=True)
     store.set_meta(_IDENTITY, dict(identity))
     try:
-        if not (folder / "study.yaml").exists():
-            shutil.copyfile(study.path, folder / "study.yaml.partial")
-            (folder / "study.yaml.partial").rename(folder / "study.yaml")
+        shutil.copyfile(study.path, folder / "study.yaml.partial")
+        (folder / "study.yaml.partial").rename(folder / "study.yaml")
     except OSError as error:
         store.close()
         raise RunFolderError(f"{folder}: cannot be written: {error.strerror}") from error

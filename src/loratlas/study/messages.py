@@ -8,16 +8,16 @@ from pydantic_core import ErrorDetails
 
 from loratlas.errors import RuleError, did_you_mean
 from loratlas.measure.measures import FORGETTING
-from loratlas.study import fields
+from loratlas.study import fields, sections
 from loratlas.study.document import Document, Location, dotted
 from loratlas.study.problems import Problem, visible
 from loratlas.study.values import TAGS
 
 _SECTIONS: dict[str, type[BaseModel]] = {
-    "training": fields.TrainingFields,
-    "lora": fields.LoraFields,
-    "data": fields.DataFields,
-    "model": fields.ModelFields,
+    "training": sections.TrainingFields,
+    "lora": sections.LoraFields,
+    "data": sections.DataFields,
+    "model": sections.ModelFields,
 }
 _HABITS = {
     "bf16": "dtype",
@@ -145,7 +145,7 @@ def _section(location: Location, document: Document) -> type[BaseModel] | None:
         case (str(name),):
             return _SECTIONS.get(name)
         case ("data", "source"):
-            return fields.FileFields
+            return sections.FileFields
         case ("placements", _):
             has_parts = (*location, "parts") in document.entries
             return fields.PartsFields if has_parts else fields.RuleFields
@@ -154,7 +154,7 @@ def _section(location: Location, document: Document) -> type[BaseModel] | None:
         case ("measures", int(place)):
             measure = document.data["measures"][place]
             forgets = isinstance(measure, dict) and measure.get("task") == FORGETTING
-            return fields.ForgettingFields if forgets else fields.TaskFields
+            return sections.ForgettingFields if forgets else sections.TaskFields
     return None
 
 

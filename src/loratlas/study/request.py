@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from loratlas.measure.harness import PreparedTask
 
 
+ASKED_OF_SCORES = ("margin", "hypothesis")
+"""Keys of a study that decide how scores are judged, and not which there are."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A study, found right: its placements on its model, its rows, its base."""
@@ -45,10 +49,12 @@ class Request:
         """What a run folder belongs to: the study, what it resolves to, base and rows.
 
         A model folder counts by its name alone: its weights are in the base's digest. Measures
-        do not count: they are taken of saved adapters, each under a digest of its own.
+        do not count: they are taken of saved adapters, each under a digest of its own. Nor does
+        what is asked of the scores: margin and hypotheses.
         """
         stored = as_stored(self.study)
-        del stored["measures"]
+        for key in ("measures", *ASKED_OF_SCORES):
+            del stored[key]
         if Path(stored["model"]["name"]).exists():
             stored["model"]["name"] = Path(stored["model"]["name"]).name
         resolved = {placement.name: placement.placement.digest for placement in self.placements}

@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,29 +18,31 @@ from loratlas.study.folder import check_folder, check_identity, make_folder, ope
 from loratlas.study.lock import only_controller
 from loratlas.study.measuring import Measuring
 from loratlas.study.progress import Listener
-from loratlas.study.records import BASE, PlacementRecord, TrialRecord
-from loratlas.study.request import Request, as_stored, make_request
-from loratlas.study.resolve import ResolvedPlacement, families
+from loratlas.study.records import BASE, TrialRecord
+from loratlas.study.request import Request, make_request
+from loratlas.study.resolve import ResolvedPlacement
+from loratlas.study.setting import keep_setting
 from loratlas.study.spec import StudySpec
 from loratlas.study.store import Store
 from loratlas.study.tracking.mirror import Mirror
 from loratlas.study.tracking.trackers import require_installed
-from loratlas.study.trial_runner import Bench, run_trial
+from loratlas.study.trial_runner import Bench, run_trial, score_rows
 from loratlas.study.trials import (
     Cell,
     Validated,
+    adapter_name,
     at_chosen_rate,
     choose_learning_rate,
     num_trials,
     sweep,
     swept_seeds,
+    trial_spec,
 )
 from loratlas.train.probe import ProbeTask, probe
 from loratlas.train.reference import num_steps
 from loratlas.train.trial import TrialSpec
 
 VALIDATION, TEST = "validation", "test"
-_LONGEST = 160
 
 
 def run_study(study: StudySpec, folder: Path, listener: Listener) -> None:
@@ -114,7 +115,7 @@ def _bench(request: Request, folder: Path) -> Bench:
 
 def _carry_out(work: _Work) -> None:
     _require_same_device(work)
-    _keep_setting(work)
+    keep_setting(work.store, work.request, work.bench)
     _score_base(work)
     work.measuring.of_base()
     _probe_placements(work)
@@ -136,32 +137,6 @@ def _carry_out(work: _Work) -> None:
     work.listener.end()
     work.measuring.of_trials(work.placements, chosen)
     work.store.set_meta("finished", True)
-
-
-def _keep_setting(work: _Work) -> None:
-    """Keep what the trials' figures are to be read with."""
-    store, data = work.store, work.request.data
-    store.set_placements([_placement_record(placement) for placement in work.placements])
-    store.set_meta("study", as_stored(work.study))
-    store.set_meta("name", work.study.name)
-    store.set_meta("num_trials", num_trials(work.study, work.placements))
-    store.set_meta("steps_per_trial", work.steps_per_trial)
-    store.set_meta("base_parameters", work.request.base.num_parameters)
-    store.set_meta("task", data.task)
-    store.set_meta("classes", list(data.classes))
-    store.set_meta("environment", work.bench.environment)
-    store.set_meta("measures", {each.name: each.digest for each in work.request.measures})
-    store.set_meta("finished", False)
-    store.set_meta("rates_chosen", False)
-    store.set_meta("data_report", list(data.report))
-    store.set_meta(
-        "rows",
-        {
-            "train": len(data.train.rows),
-            VALIDATION: len(data.validation.rows),
-            TEST: len(data.test.rows),
-        },
-    )
 
 
 def _require_same_device(work: _Work) -> None:
@@ -219,6 +194,8 @@ def _probe_placements(work: _Work) -> None:
             lora_dropout=work.study.lora.dropout,
             num_threads=torch.get_num_threads(),
             masking=work.bench.masking,
+            scored=work.bench.longest_scored,
+            score=score_rows,
         )
         try:
             work.store.set_probe(digest, probe(task))
@@ -258,26 +235,6 @@ def _run_cell(work: _Work, cell: Cell, spec: TrialSpec, earlier: TrialRecord | N
     return record
 
 
-def trial_spec(study: StudySpec, cell: Cell, *, base: str, data: str) -> TrialSpec:
-    """Return the specification that identifies a trial of a study."""
-    return TrialSpec(
-        base_digest=base,
-        data_digest=data,
-        placement_digest=cell.placement.placement.digest,
-        learning_rate=cell.learning_rate,
-        seed=cell.seed,
-        lora_dropout=study.lora.dropout,
-        training=replace(study.training, learning_rate=()),
-    )
-
-
-def adapter_name(cell: Cell, spec: TrialSpec) -> str:
-    """Return a folder name that a person can read and that no two trials share."""
-    return (
-        f"{_safe(cell.placement.name)}-lr{cell.learning_rate:g}-seed{cell.seed}-{spec.digest[:8]}"
-    )
-
-
 def chosen_rates(
     study: StudySpec, placements: Sequence[ResolvedPlacement], store: Store
 ) -> dict[str, float | None]:
@@ -298,26 +255,6 @@ def chosen_rates(
         ]
         chosen[placement.name] = choose_learning_rate(validated)
     return chosen
-
-
-def _placement_record(resolved: ResolvedPlacement) -> PlacementRecord:
-    placement = resolved.placement
-    return PlacementRecord(
-        name=resolved.name,
-        digest=placement.digest,
-        rule=str(resolved.rule),
-        trainable_parameters=placement.trainable_parameters,
-        matched_to=resolved.matched_to,
-        families=families(placement),
-        adapters=placement.to_json()["placement"],
-        warnings=[{"code": lint.code, "message": lint.message} for lint in resolved.lints],
-    )
-
-
-def _safe(name: str) -> str:
-    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
-    # A file name has 255 bytes, and a letter up to four of them.
-    return safe.encode()[:_LONGEST].decode(errors="ignore")
 
 
 @contextmanager

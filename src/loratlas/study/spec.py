@@ -18,8 +18,9 @@ from loratlas.measure.measures import (
 )
 from loratlas.placement.placement import LoraSpec
 from loratlas.placement.rules import parse
-from loratlas.study import checks, fields
+from loratlas.study import checks, fields, sections
 from loratlas.study.document import Document, parse_document, read_document
+from loratlas.study.hypothesis import parse_hypothesis
 from loratlas.study.messages import problems_of
 from loratlas.study.problems import raise_problems
 from loratlas.study.tracking.trackers import Tracker
@@ -64,6 +65,8 @@ class StudySpec:
     """What is measured beside the loss on the test rows."""
     margin: float
     """As a share: 0.05 for 5%."""
+    hypothesis: dict[str, str]
+    """Claims made before the run, in canonical form, by the placement that they are about."""
     device: Device
     track: tuple[Tracker, ...] = ()
     """Where trials are mirrored to."""
@@ -92,6 +95,7 @@ class StudySpec:
             "sweep_seeds": self.sweep_seeds or len(self.seeds),
             "measures": [LOSS, *(measure.to_json() for measure in self.measures)],
             "margin": self.margin,
+            "hypothesis": dict(self.hypothesis),
         }
 
     @property
@@ -158,6 +162,10 @@ def _frozen(read: fields.StudyFields, document: Document) -> StudySpec:
         sweep_seeds=read.sweep_seeds,
         measures=tuple(map(_measure, (each for each in read.measures if each != LOSS))),
         margin=read.margin,
+        hypothesis={
+            name: str(parse_hypothesis(text, name, list(placements)))
+            for name, text in read.hypothesis.items()
+        },
         device=read.device,
         track=tuple(read.track),
         path=document.path,
@@ -184,19 +192,19 @@ def _beside(name: str, root: Path) -> str:
         return name
 
 
-def _data(read: fields.DataFields) -> DataSpec:
+def _data(read: sections.DataFields) -> DataSpec:
     rest = read.model_dump(exclude={"source"})
     if isinstance(read.source, str):
         return DataSpec(source=read.source, **rest)
     return DataSpec(files=read.source.model_dump(exclude_none=True), **rest)
 
 
-def _measure(read: str | fields.TaskFields | fields.ForgettingFields) -> Measure:
+def _measure(read: str | sections.TaskFields | sections.ForgettingFields) -> Measure:
     if read == FORGETTING:
         return ForgettingMeasure()
     if isinstance(read, str):
         return TaskMeasure(task=read)
-    if isinstance(read, fields.ForgettingFields):
+    if isinstance(read, sections.ForgettingFields):
         return ForgettingMeasure(**read.model_dump(exclude={"task"}))
     return TaskMeasure(**read.model_dump())
 

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from loratlas.study.records import Status
 from loratlas.study.resolve import ResolvedPlacement
 from loratlas.study.spec import StudySpec
+from loratlas.train.trial import TrialSpec
+
+_LONGEST = 160
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,3 +104,29 @@ def choose_learning_rate(trials: Iterable[Validated]) -> float | None:
 def _required_loss(trial: Validated) -> float:
     assert trial.loss is not None, "a study with several rates has validation rows"
     return trial.loss
+
+
+def trial_spec(study: StudySpec, cell: Cell, *, base: str, data: str) -> TrialSpec:
+    """Return the specification that identifies a trial of a study."""
+    return TrialSpec(
+        base_digest=base,
+        data_digest=data,
+        placement_digest=cell.placement.placement.digest,
+        learning_rate=cell.learning_rate,
+        seed=cell.seed,
+        lora_dropout=study.lora.dropout,
+        training=replace(study.training, learning_rate=()),
+    )
+
+
+def adapter_name(cell: Cell, spec: TrialSpec) -> str:
+    """Return a folder name that a person can read and that no two trials share."""
+    return (
+        f"{_safe(cell.placement.name)}-lr{cell.learning_rate:g}-seed{cell.seed}-{spec.digest[:8]}"
+    )
+
+
+def _safe(name: str) -> str:
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
+    # A file name has 255 bytes, and a letter up to four of them.
+    return safe.encode()[:_LONGEST].decode(errors="ignore")
