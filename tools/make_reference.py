@@ -11,20 +11,18 @@ import argparse
 import ast
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from pydantic import BaseModel
-from typer.models import ArgumentInfo, OptionInfo
 
 import loratlas
 from loratlas import errors
 from loratlas.anatomy.sites import Anatomy, Site
-from loratlas.cli.main import app
 from loratlas.placement import expressions, grammar, lints, match, placement, resolve, rules
-from loratlas.study import fields, spec
+from loratlas.study import fields, sections, spec
+from reference_commands import commands_page
 from reference_text import class_text, first_line, function_text, marked, rst, table
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -52,76 +50,18 @@ def outdated(folder: Path = FOLDER) -> list[str]:
     ]
 
 
-def commands_page() -> Iterator[str]:
-    """Yield every verb with its arguments and options."""
-    yield "# Commands"
-    yield (
-        "Results are printed on stdout, everything else on stderr. The exit codes are in "
-        "[errors.md](errors.md), the keys of `--json` in [json.md](json.md)."
-    )
-    verbs = [(str(command.name), command.callback) for command in app.registered_commands]
-    yield "\n".join(f"- [`{name}`](#loratlas-{name}): {first_line(verb)}" for name, verb in verbs)
-    for name, verb in verbs:
-        assert verb is not None
-        yield from _command(name, verb)
-
-
-def _command(name: str, verb: Callable[..., Any]) -> Iterator[str]:
-    hints = get_type_hints(verb, include_extras=True)
-    arguments, options = [], []
-    for parameter in inspect.signature(verb).parameters.values():
-        kind, info = get_args(hints[parameter.name])[:2]
-        if isinstance(info, ArgumentInfo):
-            arguments.append((f"`{info.metavar or parameter.name.upper()}`", marked(info.help)))
-        elif isinstance(info, OptionInfo):
-            default = "" if parameter.default in (None, False) else f"`{parameter.default}`"
-            options.append(
-                (
-                    _option(parameter.name, kind, info),
-                    default,
-                    _values(kind),
-                    marked(info.help),
-                )
-            )
-    usage = " ".join(["loratlas", name, *(cell.strip("`") for cell, _ in arguments), "[OPTIONS]"])
-    yield f"## loratlas {name}"
-    yield f"```text\n{usage}\n```"
-    yield marked(inspect.getdoc(verb))
-    if arguments:
-        yield table(("argument", "what it is"), arguments)
-    yield table(("option", "default", "allowed", "what it does"), options)
-
-
-def _option(name: str, kind: Any, info: OptionInfo) -> str:
-    flags = ", ".join(info.param_decls or [f"--{name.replace('_', '-')}"])
-    return f"`{flags}`" if kind is bool else f"`{flags} {info.metavar or name.upper()}`"
-
-
-def _values(kind: Any) -> str:
-    """Return which values an option takes, in words."""
-    kinds = [item for item in _members(kind) if item is not NoneType]
-    if kinds == [bool]:
-        return "a flag"
-    if get_origin(kinds[0]) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(kinds[0]))
-    words = {int: "an integer", float: "a number", str: "text", Path: "a path"}
-    return words[kinds[0]]
-
-
-def _members(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-
-
 _SECTIONS: Mapping[type[BaseModel], str] = {
     fields.StudyFields: "the keys at the top",
-    fields.ModelFields: "model",
-    fields.DataFields: "data",
-    fields.FileFields: "data source files",
+    sections.ModelFields: "model",
+    sections.DataFields: "data",
+    sections.FileFields: "data source files",
     fields.RuleFields: "a placement with a rule",
     fields.PartsFields: "a placement with parts",
     fields.PartFields: "one part",
-    fields.LoraFields: "lora",
-    fields.TrainingFields: "training",
+    sections.LoraFields: "lora",
+    sections.TrainingFields: "training",
+    sections.TaskFields: "a measure: a task",
+    sections.ForgettingFields: "a measure: forgetting",
 }
 
 

@@ -34,7 +34,7 @@ def test_five_seeds_never_reach_five_percent():
     said = sentences(power_of(5, 1))[0]
     assert said == (
         "5 seeds and 1 contrast: the exact sign-flip test cannot go below p = 0.0625, "
-        "so no result can reach 0.05; 6 seeds could."
+        "so by that test no result can reach 0.05; 6 seeds could."
     )
     assert "which is below 0.05" in sentences(power_of(6, 1))[0]
 

@@ -179,6 +179,25 @@ def test_class_that_does_not_build(write_config):
     assert ": no gpt2 can be built from it: " in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"n_layer": 10**9}, "n_layer is 1,000,000,000; at most 10,000 are read"),
+        ({"text_config": {"num_experts": 10**7}}, "num_experts is 10,000,000; at most 100,000 are"),
+        ({"n_embd": "wide"}, "no gpt2 can be built from it: Validation error for field 'n_embd'"),
+        ({"n_embd": None}, "no gpt2 can be built from it: Validation error for field 'n_embd'"),
+    ],
+)
+def test_configurations_that_no_model_can_have(write_config, changes, told):
+    assert told in message(write_config({**CONFIG, **changes}))
+
+
+@pytest.mark.parametrize("architectures", [["NoSuchClass"], [None], "GPT2LMHeadModel", []])
+def test_architectures_that_say_nothing_leave_the_class_to_the_type(write_config, architectures):
+    found = read(write_config({**CONFIG, "architectures": architectures}), cache=False)
+    assert found.architecture == "GPT2LMHeadModel"
+
+
 def test_code_of_its_own_needs_permission(write_config):
     auto_map = {"AutoConfig": "configuration_own.OwnConfig"}
     text = message(write_config({"model_type": "own", "auto_map": auto_map}))

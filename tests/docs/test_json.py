@@ -26,6 +26,7 @@ FREE = {
     "values": "SEED",
     "tasks": "TASK",
     "TASK": "METRIC",
+    "sweeps": "NAME",
     "rank_pattern": "PATTERN",
     "alpha_pattern": "PATTERN",
 }
@@ -123,6 +124,8 @@ def test_run_results_and_status(capsys, study_folder, monkeypatch):
     _add_a_warning(study_folder)
     folder = study_folder / "run"
     _add_forgetting(study_folder)
+    with (study_folder / "study.yaml").open("a") as file:
+        file.write('hypothesis: {attention: "at least 95% of full"}\n')
     ran = printed(capsys, "run", str(study_folder / "study.yaml"), "--out", str(folder))
     assert ran == {**printed(capsys, "results", str(folder)), "run": str(folder)}
     _add_a_task(folder)

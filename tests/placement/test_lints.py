@@ -63,6 +63,16 @@ def test_self_and_cross_attention_are_one_word():
     assert messages("ambiguous-name", anatomies.t5(), "names(q, v)") == []
 
 
+def test_a_layer_in_a_name_that_stands_in_both_stacks():
+    (given,) = messages("both-stacks", anatomies.t5(), "names(block.1.layer.0.SelfAttention.q)")
+    assert given.startswith(
+        "names(block.1.layer.0.SelfAttention.q) counts the layers of each stack"
+    )
+    assert messages("both-stacks", anatomies.t5(), "names(q)") == []
+    narrowed = "names(block.1.layer.0.SelfAttention.q) @ decoder"
+    assert messages("both-stacks", anatomies.t5(), narrowed) == []
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [

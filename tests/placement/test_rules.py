@@ -1,9 +1,14 @@
 """The language: what reads, what it is written back as, and the wording of every error."""
 
+import time
+
 import pytest
 
+import anatomies
 from loratlas.errors import RuleError
 from loratlas.placement.expressions import Combined, File, Names, Rule, Scoped, Word
+from loratlas.placement.lints import lints
+from loratlas.placement.placement import place
 from loratlas.placement.rules import parse
 
 CANONICAL = [
@@ -206,6 +211,44 @@ def test_many_parts_brackets_and_a_long_chain_are_read():
     assert parse("(" * 2000 + "all" + ")" * 2000) == parse("all")
     chain = parse(" | ".join(["attention"] * 140))
     assert parse(str(chain)) == chain
+
+
+DEEPEST = {
+    "a chain": " | ".join(["attention @ first(1)"] * 145),
+    "taken away": "all" + " - attention.q" * 145,
+    "to the right": "(".join(["all | "] * 145) + "all" + ")" * 144,
+    "scopes of scopes": "(" * 72 + "all" + " | head) @ first(4)" * 72,
+    "selects nothing": "all | " + " | ".join(["expert"] * 144),
+}
+
+
+def _below(frames, call):
+    return call() if frames == 0 else _below(frames - 1, call)
+
+
+@pytest.mark.parametrize("text", DEEPEST.values(), ids=DEEPEST)
+def test_the_deepest_rule_works_for_a_caller_that_is_deep_itself(text):
+    llama = anatomies.llama()
+
+    def use():
+        rule = parse(text)
+        assert parse(str(rule)) == parse(rule.to_yaml()) == rule
+        return len(lints(rule, place(llama, rule), llama))
+
+    assert _below(300, use) == text.count("expert")
+
+
+def test_ten_thousand_names_and_hundreds_of_parts_take_no_time():
+    llama = anatomies.llama(layers=80)
+    paths = [site.path for site in llama.sites if site.in_block]
+    before = time.perf_counter()
+    rule = parse(f"names({', '.join(paths * 18)})")
+    placement = place(llama, rule)
+    assert lints(rule, placement, llama) == []
+    parts = place(llama, " + ".join(f"names({path}):2" for path in paths))
+    assert len(placement.adapters) == len(parts.adapters) == len(paths) == 560
+    # Under 1 s on a machine of its own; the bound leaves room for a busy one.
+    assert time.perf_counter() - before < 10
 
 
 @pytest.mark.parametrize(

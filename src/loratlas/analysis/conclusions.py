@@ -48,7 +48,7 @@ def _contrast(judged: Judgement, baseline: str | None) -> dict[str, Any]:
         "verdict": judged.verdict,
         "holds": list(judged.holds),
         "says": in_words(judged),
-        "margin": None if margin.width is None else {"share": margin.share, "width": margin.width},
+        "margin": {"share": margin.share, "width": margin.width},
         "p_equivalent": judged.p_equivalent,
         "p_not_inferior": judged.p_not_inferior,
         "sign_flip_p": None if flipped is None else flipped.p_value,

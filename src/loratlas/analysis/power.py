@@ -207,7 +207,7 @@ def _reach(power: Power) -> str:
     )
     if power.smallest_p <= ALPHA:
         return f"{reach}, which is below 0.05."
-    return f"{reach}, so no result can reach 0.05; {power.seeds_needed} seeds could."
+    return f"{reach}, so by that test no result can reach 0.05; {power.seeds_needed} seeds could."
 
 
 def _count(number: int, noun: str) -> str:

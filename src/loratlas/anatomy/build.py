@@ -27,6 +27,8 @@ _TASKS = (
 )
 
 _NUM_TOKENS, _NUM_DECODER_TOKENS = 6, 4
+# A layer is a module that has to be made, and an expert may be one. Doge has 16,384 experts.
+_MOST = {"layer": 10_000, "layers": 10_000, "depth": 10_000, "experts": 100_000}
 
 
 @contextmanager
@@ -56,6 +58,7 @@ def build(source: Source, *, revision: str | None, trust_remote_code: bool) -> P
     name, model_type = source.name, source.config.get("model_type")
     if not isinstance(model_type, str):
         raise ModelError(f"{name}: its configuration has no model_type, such as gpt2 or llama")
+    _refuse_too_many(name, source.config)
     if model_type not in CONFIG_MAPPING:
         _require_code(source, model_type, trust_remote_code)
         return _remote_model(source, revision)
@@ -67,6 +70,16 @@ def build(source: Source, *, revision: str | None, trust_remote_code: bool) -> P
         raise
     except Exception as error:  # a configuration can be wrong in any way
         raise ModelError(f"{name}: no {model_type} can be built from it: {_line(error)}") from error
+
+
+def _refuse_too_many(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse a number of modules that would take hours to build, even without weights."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            _refuse_too_many(name, value)
+        most = _MOST.get(key.rpartition("_")[2])
+        if most is not None and type(value) is int and value > most:
+            raise ModelError(f"{name}: {key} is {value:,}; at most {most:,} are read")
 
 
 def _require_code(source: Source, model_type: str, trust_remote_code: bool) -> None:
@@ -91,7 +104,7 @@ def _line(error: BaseException) -> str:
 def _library_class(name: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
     """Return the class that the configuration names, else the one for its type."""
     for architecture in config.architectures or ():
-        found = getattr(transformers, architecture, None)
+        found = getattr(transformers, str(architecture), None)
         if inspect.isclass(found) and issubclass(found, PreTrainedModel):
             return found
     for _, names in _TASKS:
@@ -182,13 +195,19 @@ def example_inputs(model: PreTrainedModel) -> Iterator[dict[str, Tensor]]:
 
 
 def encoder_states(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return states of an encoder, shape (1, tokens, width), where a decoder takes them."""
+    """Return states of an encoder, shape (1, tokens, width), where a decoder takes them.
+
+    A model with an encoder of its own takes what that gave (``encoder_outputs``) instead of
+    running it, and is given none.
+    """
     accepted = inspect.signature(model.forward).parameters
     config: Any = model.config
     own = getattr(config, "hidden_size", 0)
     width = getattr(config, "cross_attention_hidden_size", None) or own
     shape = (1, _NUM_DECODER_TOKENS, width)
-    names = ("encoder_hidden_states", "cross_attention_states")
+    names = ["encoder_hidden_states", "cross_attention_states"]
+    if "decoder_input_ids" not in accepted:
+        names.append("encoder_outputs")
     return {name: torch.zeros(shape, device="meta") for name in names if name in accepted}
 
 

@@ -27,7 +27,9 @@ class Flow:
         roles: role by path, for maps inside blocks.
         why: why a map inside a block has no role, by path, where something is known of it.
         used: paths of maps and embeddings that ran.
-        ran: paths of modules that ran.
+        ran: paths of modules that ran, and of bare parameters that were used. A module does
+            not run where another reads its weight.
+        on_tokens: those of them that ran on tokens alone.
         bits: the bit of each input stream in a node's leaves.
         failure: why the forward pass could not be followed to its end, else None.
     """
@@ -37,6 +39,7 @@ class Flow:
     why: Mapping[str, str]
     used: frozenset[str]
     ran: frozenset[str]
+    on_tokens: frozenset[str]
     bits: Mapping[str, int]
     failure: str | None
 
@@ -47,19 +50,10 @@ def follow(model: PreTrainedModel, places: Mapping[str, Place]) -> Flow:
     Where it does not run with tokens alone, it is tried with the next of `example_inputs`;
     the first failure is the one that is told. A decoder of its own whose cross-attention
     lies idle (BartForCausalLM) is given the states of an encoder as well: its sites are
-    cross-attention, whether or not the person who adapts them gives such states.
+    cross-attention, though they do not run on tokens alone.
     """
-    failure = None
-    for inputs in example_inputs(model):
-        tracer, error = _run(model, inputs)
-        if error is None:
-            failure = None
-            break
-        failure = failure or error
-    states = encoder_states(model)
-    if states and not failure and _has_idle_maps(model, places, tracer):
-        whole, error = _run(model, {**inputs, **states})
-        tracer = whole if error is None else tracer
+    inputs, tokens, failure = _run_on_tokens(model)
+    tracer = tokens if failure else _run_with_states(model, places, inputs, tokens)
     roles = (
         Roles(places)
         if failure
@@ -70,10 +64,41 @@ def follow(model: PreTrainedModel, places: Mapping[str, Place]) -> Flow:
         roles=_with_twins(model, roles.found),
         why=roles.why,
         used=frozenset(node.path for node in tracer.maps),
-        ran=frozenset(tracer.ran),
+        ran=_visited(model, tracer),
+        on_tokens=_visited(model, tokens),
         bits=tracer.bits,
         failure=failure,
     )
+
+
+def _run_on_tokens(model: PreTrainedModel) -> tuple[Mapping[str, Tensor], Tracer, str | None]:
+    """Return the first inputs that run and what they showed, else the last and a failure."""
+    failure = None
+    for inputs in example_inputs(model):
+        tracer, error = _run(model, inputs)
+        if error is None:
+            return inputs, tracer, None
+        failure = failure or error
+    return inputs, tracer, failure
+
+
+def _run_with_states(
+    model: PreTrainedModel,
+    places: Mapping[str, Place],
+    inputs: Mapping[str, Tensor],
+    tokens: Tracer,
+) -> Tracer:
+    """Return what the states of an encoder show as well, where maps in blocks wait for them."""
+    states = encoder_states(model)
+    if not states or not _has_idle_maps(model, places, tokens):
+        return tokens
+    whole, error = _run(model, {**inputs, **states})
+    return whole if error is None else tokens
+
+
+def _visited(model: PreTrainedModel, tracer: Tracer) -> frozenset[str]:
+    modules = {path for path, _ in model.named_modules()}
+    return frozenset(tracer.ran | {n.path for n in tracer.maps if n.path not in modules})
 
 
 def _has_idle_maps(model: PreTrainedModel, places: Mapping[str, Place], tracer: Tracer) -> bool:

@@ -62,6 +62,19 @@ class Node:
             node.readers.append(self)
 
 
+_NODE = "_loratlas_node"
+
+
+def attach(value: object, node: Node) -> None:
+    """Note on a tensor which step made it."""
+    setattr(value, _NODE, node)
+
+
+def node_of(value: object) -> Node | None:
+    """Return the node of a tensor, None for a constant."""
+    return getattr(value, _NODE, None)
+
+
 SOURCES = frozenset({Kind.MAP, Kind.EMBEDDING, Kind.INPUT, Kind.PARAMETER, Kind.ATTENTION})
 
 

@@ -13,6 +13,9 @@ from typing import Any, Literal, Self
 
 SiteKind = Literal["linear", "conv1d", "embedding", "expert"]
 
+# How the reason of an idle site ends.
+IDLE = "tokens do not pass through it"
+
 
 class Family(StrEnum):
     """The kinds of block a site can belong to."""
@@ -65,7 +68,7 @@ class Site:
             ``expert`` is a bare parameter, which PEFT reaches by ``target_parameters``:
             the stacked matrices of experts, or one matrix, as of a router. Without a
             role it may be one that PEFT would misread, and the reason says so.
-        reason: why the role is ``other``; None for any other role.
+        reason: why the role is ``other``, or why the site is idle; None for all else.
     """
 
     path: str
@@ -87,6 +90,11 @@ class Site:
     def in_block(self) -> bool:
         """Whether the site stands inside a block of a stack."""
         return self.layer is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether the forward pass of tokens leaves the site out: an adapter gets no gradient."""
+        return self.reason is not None and self.reason.endswith(IDLE)
 
     def to_json(self) -> dict[str, Any]:
         """Return the site as plain data, keys as in the ``anatomy`` command's JSON."""

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from loratlas.anatomy.blocks import Place, block_places
 from loratlas.anatomy.follow import Flow, follow, is_causal
 from loratlas.anatomy.reasons import UNKNOWN
-from loratlas.anatomy.sites import Anatomy, Family, Role, Site
+from loratlas.anatomy.sites import IDLE, Anatomy, Family, Role, Site
 from loratlas.anatomy.towers import silent_towers
 from loratlas.anatomy.weights import Weight, head_path, tied_head, weights
 
@@ -146,27 +146,43 @@ def _site(weight: Weight, whole: _Whole) -> Site:
 
 
 def _role(weight: Weight, whole: _Whole, *, in_block: bool) -> tuple[Role, str | None]:
-    """Return the role of a site, and the reason where it is ``other``."""
+    """Return the role of a site, and the reason where it is ``other`` or the site is idle."""
     tower = _tower(weight.path, whole.towers)
     if tower is not None:
-        return _OTHER, f"{tower} tower: tokens do not pass through it"
+        return _OTHER, f"{tower} tower: {IDLE}"
     known = whole.flow.roles.get(weight.path)
     if not weight.adaptable:
         return _OTHER, f"{known}, but {_NO_MATRIX}" if known else _NO_MATRIX
     if weight.kind == "embedding":
-        return Role(family=Family.EMBEDDING), None
-    if weight.path == whole.head:
-        return Role(family=Family.HEAD), None
-    return (known, None) if known else (_OTHER, _reason(weight, whole.flow, in_block=in_block))
+        known = Role(family=Family.EMBEDDING)
+    elif weight.path == whole.head:
+        known = Role(family=Family.HEAD)
+    if known is None:
+        return _OTHER, _reason(weight, whole.flow, in_block=in_block)
+    return known, _why_idle(weight.path, known, whole.flow)
 
 
 def _tower(path: str, towers: Mapping[str, str]) -> str | None:
     return next((kind for start, kind in towers.items() if path.startswith(f"{start}.")), None)
 
 
+def _why_idle(path: str, role: Role | None, flow: Flow) -> str | None:
+    """Say why tokens alone do not run a site; None where they do, or where nobody can know.
+
+    An expert that was not chosen for the few tokens of the forward pass is not idle.
+    """
+    chosen = role is not None and role.family is Family.EXPERT
+    if flow.failure or chosen or path in flow.on_tokens:
+        return None
+    if path in flow.ran:
+        return f"runs only with the states of an encoder: {IDLE}"
+    return f"its weight is read without its module: {IDLE}" if path in flow.used else IDLE
+
+
 def _reason(weight: Weight, flow: Flow, *, in_block: bool) -> str:
     if flow.failure:
         return f"the forward pass could not be followed without weights ({flow.failure})"
-    if weight.path not in flow.used:
-        return "not used in the forward pass of tokens"
+    idle = _why_idle(weight.path, None, flow)
+    if idle is not None:
+        return idle
     return flow.why.get(weight.path, UNKNOWN) if in_block else "outside the blocks"

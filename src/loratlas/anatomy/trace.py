@@ -16,15 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from loratlas.anatomy import operations, oracle
 from loratlas.anatomy.blocks import parameter_owners
-from loratlas.anatomy.graph import Kind, Node, joined, origins
+from loratlas.anatomy.elementwise import elementwise
+from loratlas.anatomy.graph import Kind, Node, attach, joined, node_of
 from loratlas.anatomy.products import factors, scores_behind, summed, tensors_in
-
-_NODE = "_loratlas_node"
-
-
-def node_of(value: object) -> Node | None:
-    """Return the node of a tensor, None for a constant."""
-    return getattr(value, _NODE, None)
 
 
 class Tracer(TorchFunctionMode):
@@ -76,7 +70,7 @@ class Tracer(TorchFunctionMode):
         """Mark a tensor as an input of the model and return it."""
         bit = self._new_bit(name)
         self._streams |= bit
-        setattr(tensor, _NODE, Node(Kind.INPUT, path=name, leaves=bit))
+        attach(tensor, Node(Kind.INPUT, path=name, leaves=bit))
         return tensor
 
     def _new_bit(self, name: str) -> int:
@@ -105,7 +99,7 @@ class Tracer(TorchFunctionMode):
     def _attribute(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         result = func(*args)
         if isinstance(result, Tensor) and (node := self._node(args[0])) is not None:
-            setattr(result, _NODE, node)
+            attach(result, node)
         return result
 
     def _node(self, tensor: Tensor) -> Node | None:
@@ -137,7 +131,7 @@ class Tracer(TorchFunctionMode):
         elif name == "embedding":
             node = self._embedding(args, kwargs, sources)
         else:
-            node = self._elementwise(name, args, sources, result)
+            node = elementwise(name, args, sources, result)
             if name in operations.PARTS and not isinstance(result, Tensor):
                 self._mark_parts(node, args[0], result)
                 return
@@ -148,69 +142,19 @@ class Tracer(TorchFunctionMode):
     ) -> None:
         """Give the node to the result, and to a tensor that was written in place."""
         for tensor in tensors_in(result):
-            setattr(tensor, _NODE, node)
+            attach(tensor, node)
         if operations.writes_in_place(name):
-            setattr(args[0], _NODE, node)
+            attach(args[0], node)
             if (base := args[0]._base) is not None:
-                setattr(base, _NODE, joined(Kind.MERGE, [n for n in (node_of(base), node) if n]))
+                attach(base, joined(Kind.MERGE, [n for n in (node_of(base), node) if n]))
         if isinstance(kwargs.get("out"), Tensor):
-            setattr(kwargs["out"], _NODE, node)
+            attach(kwargs["out"], node)
 
     def _mark_parts(self, node: Node, whole: Tensor, parts: Any) -> None:
         """Give each of several parts a node of its own, so that q, k and v stay apart."""
         for part in tensors_in(parts):
             smaller = part.numel() < whole.numel() and node.kind is not Kind.PARAMETER
-            setattr(part, _NODE, Node(Kind.SLICE, (node,)) if smaller else node)
-
-    def _elementwise(
-        self, name: str, args: tuple[Any, ...], sources: list[Node], result: Any
-    ) -> Node:
-        values = _values(sources)
-        if values[0].kind is Kind.PARAMETER and name not in operations.PARTS:
-            return values[0]
-        if name in operations.CHOICES or (name == "max" and not isinstance(result, Tensor)):
-            return Node(Kind.CHOICE, tuple(values))
-        if name in operations.PARTS and sources[0].kind is Kind.PARAMETER:
-            # The weights of chosen experts remember the choice.
-            return Node(Kind.PARAMETER, tuple(_values(sources[1:])), sources[0].path)
-        if name in operations.PARTS or name == "where":
-            return self._part(name, args, values, result)
-        if name in operations.CONVOLUTIONS:
-            return Node(Kind.CONVOLUTION, tuple(values))
-        if name in operations.ACTIVATIONS:
-            return Node(Kind.ACTIVATION, tuple(values))
-        if name in operations.SOFTMAXES:
-            return Node(Kind.SOFTMAX, tuple(values))
-        if name == "glu":
-            halves = [Node(Kind.SLICE, (values[0],)) for _ in range(2)]
-            return Node(Kind.MULTIPLY, (halves[0], Node(Kind.ACTIVATION, (halves[1],))))
-        if name in operations.SCANS:
-            return Node(Kind.SCAN, tuple(values))
-        kind = (
-            Kind.MULTIPLY
-            if name in operations.PRODUCTS
-            else Kind.ADD
-            if name in operations.SUMS
-            else Kind.MERGE
-        )
-        return joined(kind, values)
-
-    def _part(self, name: str, args: tuple[Any, ...], values: list[Node], result: Any) -> Node:
-        """Return the node of a selection; scores picked by their own top-k are a choice."""
-        if name == "where" and len(values) > 1 and node_of(args[0]) in values:
-            return Node(Kind.ACTIVATION, tuple(values))  # a function defined in pieces
-        if len(values) > 1:
-            picked = [n for n in values if n.kind is Kind.CHOICE]
-            others = [n for n in values if n.kind is not Kind.CHOICE]
-            chosen = {id(m) for n in picked for m in origins(n)}
-            if picked and all({id(m) for m in origins(n)} & chosen for n in others):
-                return Node(Kind.CHOICE, tuple(values))
-            return joined(Kind.MERGE, values)
-        node = values[0]
-        if node.kind in (Kind.PARAMETER, Kind.CHOICE) or not isinstance(result, Tensor):
-            return node
-        smaller = name != "where" and result.numel() < args[0].numel()
-        return Node(Kind.SLICE, (node,)) if smaller else node
+            attach(part, Node(Kind.SLICE, (node,)) if smaller else node)
 
     def _embedding(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], sources: list[Node]
@@ -303,10 +247,3 @@ class Tracer(TorchFunctionMode):
         node = Node(Kind.ATTENTION, inputs, where, scores=scores)
         self.attentions.append(node)
         return node
-
-
-def _values(sources: list[Node]) -> list[Node]:
-    """Leave out repetitions, and parameters that only scale or shift a value."""
-    distinct = list(dict.fromkeys(sources))
-    values = [n for n in distinct if n.kind is not Kind.PARAMETER]
-    return values or distinct[:1]

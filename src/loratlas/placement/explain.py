@@ -7,13 +7,13 @@ from typing import Any
 from loratlas.anatomy.sites import Anatomy, Site
 from loratlas.errors import PlacementError
 from loratlas.placement.instance import model_of
-from loratlas.placement.peft_config import ends
 from loratlas.placement.peft_fields import LoraFields, read_fields
 from loratlas.placement.peft_matching import Wrapped, wrap
 from loratlas.placement.peft_names import RefusedError
 from loratlas.placement.pitfalls import peft_refuses, pitfalls, stacked_adapters
 from loratlas.placement.placement import Adapter, Placement, Scaling
 from loratlas.placement.placement_lints import Lint, placement_lints
+from loratlas.placement.resolve import ends
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

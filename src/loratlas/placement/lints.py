@@ -23,9 +23,11 @@ from loratlas.placement.expressions import (
 from loratlas.placement.placement import Placement
 from loratlas.placement.placement_lints import (
     Lint,
+    both_stacks,
     groups_of,
     groups_text,
     layer_ranges,
+    names_layer,
     placement_lints,
 )
 from loratlas.placement.resolve import Paths, Resolver, roles_of
@@ -83,7 +85,12 @@ def _ambiguous_name(case: _Case) -> Iterator[Lint]:
     everything = frozenset(case.resolver.anatomy.by_path)
     for part in case.rule.parts:
         for entry, paths in _reached(part.expression, everything, case.resolver):
-            groups = groups_of([s for s in case.resolver.anatomy.sites if s.path in paths])
+            if len(paths) < 2:
+                continue
+            sites = [s for s in case.resolver.anatomy.sites if s.path in paths]
+            if names_layer(entry):
+                yield from both_stacks(f"names({entry})", sites)
+            groups = groups_of(sites)
             if len(groups) > 1:
                 yield Lint(
                     code="ambiguous-name",

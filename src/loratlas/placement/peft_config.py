@@ -31,6 +31,7 @@ from loratlas.anatomy.sites import Anatomy, Site
 from loratlas.errors import PlacementError
 from loratlas.placement.peft_tables import RENAMED_EXPERTS, mamba_refused
 from loratlas.placement.placement import Adapter, Placement
+from loratlas.placement.resolve import ends
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -208,10 +209,3 @@ def _longer(names: Iterable[str], everything: Iterable[str]) -> set[str]:
     """Return what, of everything, ends with one of these names and is longer."""
     short = set(names)
     return {name for name in everything if any(end in short for end in ends(name))}
-
-
-def ends(path: str) -> Iterable[str]:
-    """Yield every shorter dotted suffix of a path, longest first."""
-    while "." in path:
-        path = path.split(".", 1)[1]
-        yield path

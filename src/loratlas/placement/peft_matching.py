@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from loratlas.anatomy.sites import Anatomy, Site
 from loratlas.placement.patterns import matches
-from loratlas.placement.peft_config import ends
 from loratlas.placement.peft_fields import LoraFields
 from loratlas.placement.peft_names import (
     ALL_LINEAR,
@@ -24,6 +23,8 @@ from loratlas.placement.peft_names import (
 from loratlas.placement.peft_renaming import renamed
 from loratlas.placement.peft_tables import DEFAULT_TARGETS, SHORTENED_FROM, mamba_refused
 from loratlas.placement.placement import Adapter
+from loratlas.placement.placement_lints import layer_ranges
+from loratlas.placement.resolve import ends
 
 _PATTERN_FORM = r"(.*\.)?({})$"
 PatternHits = Mapping[str, Sequence[int]]
@@ -68,6 +69,8 @@ def wrap(fields: LoraFields, anatomy: Anatomy) -> Wrapped:
     _refuse_modules(found, names, anatomy)
     modules = {name: site for name, site in names.modules.items() if name in found}
     parameters = _target_parameters(read, names)
+    if not modules and not parameters:
+        raise RefusedError(f"it hits nothing{_why_nothing(read, layers)}")
     _refuse_parameters(read, modules, parameters, anatomy)
     hits = {**modules, **parameters}
     found_patterns = _pattern_hits(read, hits)
@@ -79,6 +82,22 @@ def wrap(fields: LoraFields, anatomy: Anatomy) -> Wrapped:
         layers=layers,
         patterns=found_patterns,
         adapters=_adapters(read, hits, found_patterns),
+    )
+
+
+def _why_nothing(fields: LoraFields, layers: Mapping[str, int | None]) -> str:
+    """Say why the chosen layers leave nothing of what the targets name; "" where none are named."""
+    if not layers:
+        return ""
+    there = [layer for layer in layers.values() if layer is not None]
+    if not there:
+        return (
+            ": layers_to_transform takes the number behind two names, as in model.layers.3, for "
+            f"the layer, and finds none in {next(iter(layers))}"
+        )
+    chosen = ", ".join(map(str, sorted(_chosen(fields))[:5]))
+    return (
+        f": layers_to_transform is {chosen}, and the targets stand in layers {layer_ranges(there)}"
     )
 
 
@@ -210,8 +229,6 @@ def _refuse_parameters(
     parameters: Mapping[str, Site],
     anatomy: Anatomy,
 ) -> None:
-    if not modules and not parameters:
-        raise RefusedError("it hits nothing")
     holders = [*modules, *(name.rsplit(".", 1)[0] for name in parameters)]
     saved = [name for name in holders if name.endswith(fields.modules_to_save)]
     if saved:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from loratlas.anatomy.sites import Anatomy, Family, Site
 from loratlas.errors import PlacementError
 from loratlas.placement.patterns import matches
-from loratlas.placement.peft_config import ends, parameter_name
+from loratlas.placement.peft_config import parameter_name
 from loratlas.placement.peft_fields import LoraFields
+from loratlas.placement.resolve import ends
 
 ALL_LINEAR = "all-linear"
 

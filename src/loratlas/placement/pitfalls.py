@@ -4,18 +4,18 @@ One small function per code. Where PEFT says nothing, or something else, the mes
 really happens.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from loratlas.anatomy.sites import Anatomy, Site
-from loratlas.placement.peft_config import ends
+from loratlas.placement.layer_pitfalls import layer_pitfalls
 from loratlas.placement.peft_matching import Wrapped, shortened
 from loratlas.placement.peft_names import ALL_LINEAR, Names, names_of
 from loratlas.placement.peft_tables import RENAMED_EXPERTS, SHORTENED_FROM
-from loratlas.placement.placement_lints import Lint, groups_of, groups_text, layer_ranges
+from loratlas.placement.placement_lints import Lint, counted, groups_of, groups_text
 from loratlas.placement.rank_pitfalls import rank_pitfalls
-from loratlas.placement.resolve import roles_of
+from loratlas.placement.resolve import ends, roles_of
 
 _MOST_SHOWN = 5
 
@@ -47,15 +47,13 @@ def pitfalls(wrapped: Wrapped, anatomy: Anatomy) -> Iterator[Lint]:
         _dead_target,
         _dead_exclude,
         _ambiguous_name,
-        _layer_out_of_range,
-        _layers_ignored,
-        _wrong_layer,
         _experts_renamed,
         _expression_widened,
         _suffixes_saved,
     )
     for check in checks:
         yield from check(case)
+    yield from layer_pitfalls(wrapped, anatomy)
     yield from rank_pitfalls(wrapped)
 
 
@@ -89,10 +87,13 @@ def _dead_target(case: _Case) -> Iterator[Lint]:
     ]
     dead += [entry for entry in dict.fromkeys(parameters) if entry not in alive]
     if dead:
-        reasons = "; ".join(f"{entry} {_why_dead(entry, case)}" for entry in dead[:_MOST_SHOWN])
+        whys: dict[str, list[str]] = {}
+        for entry in dead[:_MOST_SHOWN]:
+            whys.setdefault(_why_dead(entry, case), []).append(entry)
+        reasons = "; ".join(f"{', '.join(entries)} {why}" for why, entries in whys.items())
         more = f"; and {len(dead) - _MOST_SHOWN} more" if len(dead) > _MOST_SHOWN else ""
         yield Lint(
-            code="dead-target", message=f"{_count(dead, 'target')} hit nothing: {reasons}{more}"
+            code="dead-target", message=f"{counted(dead, 'target')} hit nothing: {reasons}{more}"
         )
 
 
@@ -137,73 +138,6 @@ def _ambiguous_name(case: _Case) -> Iterator[Lint]:
             )
 
 
-def _layer_out_of_range(case: _Case) -> Iterator[Lint]:
-    """A layer that is not there, or a negative one: PEFT drops it in silence."""
-    layers = case.wrapped.given.layers_to_transform
-    there = {layer for layer in case.wrapped.layers.values() if layer is not None}
-    if layers is None or not there:
-        return
-    chosen = (layers,) if isinstance(layers, int) else layers
-    dropped = [layer for layer in dict.fromkeys(chosen) if layer not in there]
-    if dropped:
-        given = ", ".join(map(str, dropped[:_MOST_SHOWN]))
-        yield Lint(
-            code="layer-out-of-range",
-            message=(
-                f"layers_to_transform: {given} {'is' if len(dropped) == 1 else 'are'} not there "
-                f"and dropped; the targets stand in layers {layer_ranges(there)}, and PEFT does "
-                "not count from the end"
-            ),
-        )
-
-
-def _layers_ignored(case: _Case) -> Iterator[Lint]:
-    """Sites outside the chosen layers that are adapted all the same, or a choice of none."""
-    layers = case.wrapped.given.layers_to_transform
-    if layers is None:
-        return
-    if layers == ():
-        yield Lint(
-            code="layers-ignored",
-            message="layers_to_transform is an empty list, which means every layer, not none",
-        )
-        return
-    chosen = {layers} if isinstance(layers, int) else set(layers)
-    outside = [
-        name
-        for name, site in case.hits.items()
-        if name not in case.wrapped.layers and site.layer not in chosen
-    ]
-    if outside:
-        yield Lint(
-            code="layers-ignored",
-            message=(
-                f"layers_to_transform does not hold for {_count(outside, 'site')}, such as "
-                f"{outside[0]}: PEFT looks for a layer neither in a name that is given in full "
-                "nor in parameters"
-            ),
-        )
-
-
-def _wrong_layer(case: _Case) -> Iterator[Lint]:
-    """A number in a path that PEFT takes for the layer, and that is none."""
-    wrong = [
-        (name, layer)
-        for name, layer in case.wrapped.layers.items()
-        if layer is not None and name in case.wrapped.modules
-        if case.anatomy.by_path[name].layer != layer
-    ]
-    if wrong:
-        name, layer = wrong[0]
-        yield Lint(
-            code="wrong-layer",
-            message=(
-                f"{len(wrong)} sites are taken for another layer than theirs: PEFT reads layer "
-                f"{layer} in {name}, which is layer {case.anatomy.by_path[name].layer}"
-            ),
-        )
-
-
 def _experts_renamed(case: _Case) -> Iterator[Lint]:
     """An older name of experts: PEFT targets the experts of every layer, and nothing else."""
     table = RENAMED_EXPERTS.get(case.anatomy.model_type)
@@ -219,7 +153,7 @@ def _experts_renamed(case: _Case) -> Iterator[Lint]:
         if path.rsplit(".", 1)[-1] in lasts and path not in case.wrapped.modules
     ]
     also = (
-        f"; {_count(left, 'module')} of that name in dense blocks or shared experts, such as "
+        f"; {counted(left, 'module')} of that name in dense blocks or shared experts, such as "
         f"{left[0]}, are not adapted"
         if left
         else ""
@@ -283,7 +217,3 @@ def _nearest(entry: str, anatomy: Anatomy) -> str:
     if near:
         return f" (did you mean {near[0]}?)"
     return f"; its roles are {roles_of(anatomy.sites)}" if depth == 1 else ""
-
-
-def _count(things: Sized, noun: str) -> str:
-    return f"{len(things)} {noun}{'s' if len(things) != 1 else ''}"

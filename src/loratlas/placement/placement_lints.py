@@ -3,10 +3,10 @@
 These hold however the placement came about, from a rule or from an existing configuration.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 
-from loratlas.anatomy.sites import Family, Site
+from loratlas.anatomy.sites import IDLE, Family, Site
 from loratlas.placement.peft_config import reached_as_parameters
 from loratlas.placement.placement import Adapter, Placement
 from loratlas.placement.resolve import roles_of
@@ -19,7 +19,7 @@ _GROUPS = {
     Family.SHARED_EXPERT: Family.FEED_FORWARD,
 }
 # How the reason of a site in a tower ends; see `anatomy.survey`.
-_TOWER = "tower: tokens do not pass through it"
+_TOWER = f"tower: {IDLE}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +49,8 @@ def placement_lints(
     yield from _router_adapted(placement)
     yield from _head_tied(placement)
     yield from _mixed_towers(placement)
+    yield from _idle_site(placement)
+    yield from _role_unknown(placement)
     yield from _expert_dropout(placement, dropout)
     yield from _frozen_prefix_lost(placement, checkpointing)
 
@@ -68,6 +70,25 @@ def groups_text(groups: dict[Family, list[Site]]) -> str:
     return f"{' and '.join(groups)}: {'; '.join(found)}"
 
 
+def names_layer(entry: str) -> bool:
+    """Whether a dotted name holds a number, as that of a layer."""
+    return any(segment.isdigit() for segment in entry.split("."))
+
+
+def both_stacks(what: str, sites: Iterable[Site]) -> Iterator[Lint]:
+    """A layer that is meant by its number and hit in encoder and decoder, as block.0 of T5."""
+    stacks: dict[str, list[Site]] = {}
+    for site in sites:
+        if site.stack is not None:
+            stacks.setdefault(site.stack, []).append(site)
+    if len(stacks) > 1:
+        found = (f"{len(hit)} in the {name}, such as {hit[0].path}" for name, hit in stacks.items())
+        yield Lint(
+            code="both-stacks",
+            message=f"{what} counts the layers of each stack by itself: {'; '.join(found)}",
+        )
+
+
 def layer_ranges(layers: Iterable[int | None]) -> str:
     """Return layer indices as ranges: 0, 1, 2, 5 becomes ``0..2, 5``."""
     indices = sorted({layer for layer in layers if layer is not None})
@@ -78,6 +99,11 @@ def layer_ranges(layers: Iterable[int | None]) -> str:
         else:
             runs.append([index, index])
     return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in runs)
+
+
+def counted(things: Sized, noun: str) -> str:
+    """Return ``1 site`` or ``3 sites``."""
+    return f"{len(things)} {noun}{'s' if len(things) != 1 else ''}"
 
 
 def sites_text(adapters: Sequence[Adapter]) -> str:
@@ -154,8 +180,7 @@ def _head_tied(placement: Placement) -> Iterator[Lint]:
 
 def _mixed_towers(placement: Placement) -> Iterator[Lint]:
     """Adapters in the language model and in another tower, such as one for images."""
-    towers = [a for a in placement.adapters if _in_tower(a.site)]
-    inside = [a for a in placement.adapters if a.site.in_block]
+    inside, towers = _by_tower(placement)
     if towers and inside:
         yield Lint(
             code="mixed-towers",
@@ -167,8 +192,50 @@ def _mixed_towers(placement: Placement) -> Iterator[Lint]:
         )
 
 
+def _by_tower(placement: Placement) -> tuple[list[Adapter], list[Adapter]]:
+    """Return the adapters inside blocks of the language model, and those in towers."""
+    towers = [a for a in placement.adapters if _in_tower(a.site)]
+    return [a for a in placement.adapters if a.site.in_block], towers
+
+
 def _in_tower(site: Site) -> bool:
     return site.reason is not None and site.reason.endswith(_TOWER)
+
+
+def _idle_site(placement: Placement) -> Iterator[Lint]:
+    """A site that the forward pass of tokens leaves out: its adapter gets no gradient."""
+    inside, towers = _by_tower(placement)
+    told = set(towers) if inside else set()  # by mixed-towers
+    idle = [a for a in placement.adapters if a.site.idle and a not in told]
+    if idle:
+        count = sum(a.rank * a.site.parameters_per_rank for a in idle)
+        layers = layer_ranges(a.site.layer for a in idle)
+        where = f" in layers {layers}" if layers else ""
+        yield Lint(
+            code="idle-site",
+            message=(
+                f"{roles_of([a.site for a in idle])}{where}: no gradient reaches these adapters "
+                f"from tokens alone, and {count:,} parameters stay as they are; such as "
+                f"{idle[0].site.path} ({idle[0].site.reason})"
+            ),
+        )
+
+
+def _role_unknown(placement: Placement) -> Iterator[Lint]:
+    """A site of role ``other``: what an adapter changes there is not known."""
+    unknown = [
+        a for a in placement.adapters if a.site.role.family is Family.OTHER and not a.site.idle
+    ]
+    if unknown:
+        first = unknown[0].site
+        yield Lint(
+            code="role-unknown",
+            message=(
+                f"no role is known for {len(unknown)} of {len(placement.adapters)} sites, such as "
+                f"{first.path} ({first.reason}); a rule of roles, such as "
+                "attention | feed_forward, leaves them out"
+            ),
+        )
 
 
 def _expert_dropout(placement: Placement, dropout: float) -> Iterator[Lint]:

@@ -9,7 +9,7 @@ expression reaches: on a model with two stacks of different depth, ``@ encoder``
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import reduce
@@ -21,15 +21,11 @@ from loratlas.placement.expressions import (
     ALL,
     WORDS,
     Combined,
-    Counted,
     Expression,
     File,
-    IndexRange,
     InStack,
-    Layers,
     Names,
     Part,
-    PercentRange,
     Rule,
     Scope,
     Scoped,
@@ -37,6 +33,7 @@ from loratlas.placement.expressions import (
     children,
     walk,
 )
+from loratlas.placement.layers import layers_of
 from loratlas.placement.saved import SavedAdapter, read_saved
 
 Paths = frozenset[str]
@@ -67,6 +64,8 @@ class Resolver:
     root: Path
     _selected: dict[Expression, Paths] = field(default_factory=dict)
     _files: dict[File, Mapping[str, SavedAdapter]] = field(default_factory=dict)
+    _named: dict[str, Paths] = field(default_factory=dict)
+    _ends: dict[str, set[str]] = field(default_factory=dict)
 
     def select(self, expression: Expression) -> Paths:
         """Return the paths that an expression selects; they may be none.
@@ -124,10 +123,21 @@ class Resolver:
         Raises:
             PlacementError: the entry matches no site.
         """
-        hits = frozenset(path for path in self.anatomy.by_path if _matches(entry, path))
-        if not hits:
-            raise PlacementError(_no_such_name(entry, self.anatomy))
-        return hits
+        if entry not in self._named:
+            hits = self._matching(entry)
+            if not hits:
+                raise PlacementError(_no_such_name(entry, self.anatomy))
+            self._named[entry] = frozenset(hits)
+        return self._named[entry]
+
+    def _matching(self, entry: str) -> Collection[str]:
+        if set("*?[") & set(entry):
+            return [path for path in self.anatomy.by_path if _matches(entry, path)]
+        if not self._ends:
+            for path in self.anatomy.by_path:
+                for end in (path, *ends(path)):
+                    self._ends.setdefault(end, set()).add(path)
+        return self._ends.get(entry, ())
 
     def narrow(self, paths: Paths, scoped: Scoped) -> Paths:
         """Return those of the paths that lie in the scopes of an expression."""
@@ -154,7 +164,7 @@ class Resolver:
         """Return the layers of one stack that lie in every scope."""
         total = self.anatomy.stacks[stack]
         try:
-            chosen = [_layers_of(scope, total) for scope in scopes]
+            chosen = [layers_of(scope, total) for scope in scopes]
         except LookupError as error:
             hint = f"; narrow the rule with @ {' or @ '.join(reached)}" if len(reached) > 1 else ""
             raise PlacementError(
@@ -228,49 +238,17 @@ def _means(word: Word, site: Site) -> bool:
     return site.role.family in WORDS[word.word]
 
 
-def _matches(entry: str, path: str) -> bool:
-    if not set("*?[") & set(entry):
-        return path == entry or path.endswith(f".{entry}")
-    patterns, segments = entry.split("."), path.split(".")
+def _matches(glob: str, path: str) -> bool:
+    patterns, segments = glob.split("."), path.split(".")
     tail = segments[-len(patterns) :]
     return len(segments) >= len(patterns) and all(map(fnmatchcase, tail, patterns))
 
 
-def _layers_of(scope: Scope, total: int) -> frozenset[int]:
-    """Return the layers of a stack of `total` blocks that a scope keeps.
-
-    Raises:
-        LookupError: the scope asks for a layer that is not there.
-    """
-    if isinstance(scope, Layers):
-        ranges = (_range_of(item, total) for item in scope.items)
-        return frozenset(layer for layers in ranges for layer in layers)
-    if isinstance(scope, Counted):
-        if scope.kind == "every":
-            return frozenset(range(0, total, scope.number))
-        if scope.number > total:
-            raise LookupError(f"{scope} asks for more layers than there are")
-        start = 0 if scope.kind == "first" else total - scope.number
-        return frozenset(range(start, start + scope.number))
-    return frozenset(range(total))
-
-
-def _range_of(item: IndexRange | PercentRange, total: int) -> Iterator[int]:
-    if isinstance(item, PercentRange):
-        low = 0 if item.low is None else item.low
-        high = 101 if item.high is None else item.high
-        return (layer for layer in range(total) if low * total <= 100 * layer < high * total)
-    first = 0 if item.first is None else _index(item.first, total)
-    last = total - 1 if item.last is None else _index(item.last, total)
-    if first > last:
-        raise LookupError(f"layers {item} run backwards")
-    return iter(range(first, last + 1))
-
-
-def _index(index: int, total: int) -> int:
-    if not -total <= index < total:
-        raise LookupError(f"layer {index} is not there")
-    return index % total
+def ends(path: str) -> Iterator[str]:
+    """Yield every shorter dotted suffix of a path, longest first."""
+    while "." in path:
+        path = path.split(".", 1)[1]
+        yield path
 
 
 def roles_of(sites: Sequence[Site]) -> str:
