@@ -123,7 +123,7 @@ def build(case: Case) -> Any:
     from peft import get_peft_model
     from transformers import CONFIG_MAPPING
 
-    from loratlas.train.base import set_dropout
+    from loratlas.train.dropout import set_dropout
 
     torch.manual_seed(0)
     config = CONFIG_MAPPING[case.config["model_type"]].from_dict(dict(case.config))

@@ -5,7 +5,8 @@ import torch
 from transformers import BartConfig, GPT2LMHeadModel, T5Config
 
 from loratlas.errors import ModelError
-from loratlas.train.base import load_base, pick_device, set_dropout, weights_digest
+from loratlas.train.base import load_base, pick_device, weights_digest
+from loratlas.train.dropout import set_dropout
 from loratlas.train.trial import ModelRef
 
 CPU = torch.device("cpu")

@@ -58,13 +58,23 @@ class Workload:
         )
 
     @classmethod
-    def of_rows(cls, lengths: Sequence[int], *, batch: int, accumulation: int) -> Self:
+    def of_rows(
+        cls,
+        lengths: Sequence[int],
+        *,
+        batch: int,
+        accumulation: int,
+        decoder_lengths: Sequence[int] | None = None,
+    ) -> Self:
         """Return the workload of one pass over rows, cut into micro-batches as they stand.
 
         Args:
-            lengths: tokens of each row, in the order of training.
+            lengths: tokens of each row, in the order of training, the encoder's where there is
+                one.
             batch: rows of a micro-batch; the last may be smaller.
             accumulation: micro-batches of a step; the last step may have fewer.
+            decoder_lengths: the decoder's tokens of each row beside an encoder's. Its longest
+                decides, and its average is taken to vary as the encoder's does.
         """
         batches = [lengths[start : start + batch] for start in range(0, len(lengths), batch)]
         num_steps = math.ceil(len(batches) / accumulation)
@@ -73,6 +83,7 @@ class Workload:
         return cls(
             rows=rows,
             tokens=tokens,
+            decoder_tokens=None if decoder_lengths is None else max(decoder_lengths),
             tokens_per_step=sum(r * t for r, t in shapes) / num_steps,
             pairs_per_step=sum(r * t * t for r, t in shapes) / num_steps,
             passes=len(batches) / num_steps,

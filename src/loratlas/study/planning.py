@@ -79,8 +79,15 @@ def workload_of(study: StudySpec, rows: Rows, config: Mapping[str, Any]) -> Work
     training = study.training
     if rows.train:
         order = row_order(0, 0, len(rows.train)).tolist()
-        lengths = [rows.train[index].num_read for index in order]
-        return Workload.of_rows(lengths, batch=training.batch, accumulation=training.accumulation)
+        visited = [rows.train[index] for index in order]
+        sources = [row.source for row in visited if row.source is not None]
+        written = [len(row.ids) for row in visited]
+        return Workload.of_rows(
+            [len(source) for source in sources] or written,
+            batch=training.batch,
+            accumulation=training.accumulation,
+            decoder_lengths=written if sources else None,
+        )
     limits = [config[key] for key in _LONGEST if isinstance(config.get(key), int)]
     longest = min([study.data.max_length, *limits])
     return Workload.alike(training.batch, longest, passes=training.accumulation)

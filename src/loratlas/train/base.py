@@ -17,6 +17,7 @@ from loratlas.bundled import demo_model_folder
 from loratlas.data.collate import Collator
 from loratlas.data.spec import DataFormat, Task
 from loratlas.errors import ModelError
+from loratlas.train.dropout import set_dropout
 from loratlas.train.head import head_of, initialise_head
 from loratlas.train.objective import auto_class, task_of
 from loratlas.train.trial import Dtype, ModelRef
@@ -172,26 +173,6 @@ def _set_labels(config: Any, num_labels: int, tokenizer: Any) -> None:
         # Decoders classify at the last token that is not padding, and know it by this id.
         pad = tokenizer.pad_token_id
         config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
-
-
-def set_dropout(config: Any, value: float) -> list[str]:
-    """Set every dropout of a configuration, nested ones included; return what was set.
-
-    Rates at which whole layers are left out (`layerdrop`) are no dropout: they are only ever
-    set to zero.
-    """
-    changed = []
-    for key, current in list(vars(config).items()):
-        if hasattr(current, "to_diff_dict"):
-            changed += [f"{key}.{name}" for name in set_dropout(current, value)]
-        elif _is_dropout(key, current) and (value == 0 or "layerdrop" not in key):
-            setattr(config, key, value)
-            changed.append(key)
-    return changed
-
-
-def _is_dropout(key: str, value: Any) -> bool:
-    return "drop" in key and isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def weights_digest(model: Any) -> str:
