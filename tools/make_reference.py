@@ -60,8 +60,8 @@ _SECTIONS: Mapping[type[BaseModel], str] = {
     fields.PartFields: "one part",
     sections.LoraFields: "lora",
     sections.TrainingFields: "training",
-    sections.TaskFields: "a measure: a task",
-    sections.ForgettingFields: "a measure: forgetting",
+    sections.TaskFields: "a measure of a task",
+    sections.ForgettingFields: "a measure of forgetting",
 }
 
 

@@ -39,11 +39,11 @@ def test_the_level_is_shared_by_the_comparisons_of_one_placement():
 
 @pytest.mark.parametrize("spread", [0.0, 0.05])
 def test_the_best_is_rarely_ruled_out(spread):
-    """Of eight placements, equal or close, the true best stays in at least 95% of studies."""
+    """Of six placements, equal or close, the true best stays in at least 95% of studies."""
     chance = np.random.default_rng(5)
-    truths = {f"p{index}": 2 + spread * index for index in range(8)}
+    truths = {f"p{index}": 2 + spread * index for index in range(6)}
     lost = sum(
-        "p0" not in _rivals(simulated(chance, truths, num_examples=30)).may_be_best
+        "p0" not in _rivals(simulated(chance, truths, num_examples=20)).may_be_best
         for _ in range(NUM_STUDIES)
     )
     assert lost / NUM_STUDIES <= MOST_ERRORS

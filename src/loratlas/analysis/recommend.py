@@ -24,10 +24,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+import numpy as np
+
 from loratlas.analysis.arms import Arms
 from loratlas.analysis.budget import Allowed, Budget, allowed
 from loratlas.analysis.contrasts import Arm
 from loratlas.analysis.costs import Cost, cheapest
+from loratlas.analysis.estimates import Estimate
 from loratlas.analysis.more_seeds import MoreSeeds, more_seeds
 from loratlas.analysis.power import ALPHA
 from loratlas.analysis.rivals import Rivals, near_best, rivals
@@ -53,11 +56,13 @@ class Contest:
     Attributes:
         placement: the cheaper one, or the one that is held against the limit on the loss.
         rival: the one with the lower loss; None for the limit.
+        difference: loss of the placement less the rival's, or less the limit, nats per token.
         needed: the seeds that it takes.
     """
 
     placement: str
     rival: str | None
+    difference: Estimate
     needed: MoreSeeds
 
 
@@ -74,6 +79,7 @@ class Recommendation:
         budget: what was allowed.
         standings: every placement against the budget, in the order of the study.
         costs: what each costs.
+        losses: mean over the seeds of each, nats per token; None where it is not known.
         rivals: those that are allowed, held against each other; None where there is none.
         p_not_near: p of "it lies the tolerance or more above the best", adjusted; empty where
             nothing was asked.
@@ -90,6 +96,7 @@ class Recommendation:
     budget: Budget
     standings: Mapping[str, Allowed]
     costs: Mapping[str, Cost]
+    losses: Mapping[str, float | None]
     rivals: Rivals | None = None
     p_not_near: Mapping[str, float | None] = field(default_factory=dict)
     tolerance: float | None = None
@@ -137,9 +144,9 @@ def recommend(
             near the best, or within the limit on the loss, that is not.
     """
     budget = budget or Budget()
-    standings = allowed(arms, costs, budget, alpha=alpha)
-    left = [arms.by_name[name] for name, each in standings.items() if each.standing == "allowed"]
-    left, standings = _comparable(left, standings)
+    found = allowed(arms, costs, budget, alpha=alpha)
+    fit = [arms.by_name[name] for name, each in found.items() if each.standing == "allowed"]
+    left, standings = _comparable(fit, found)
     asked = _Asked(arms, costs, budget, preset, margin, alpha, standings)
     if not left:
         return _none_allowed(asked)
@@ -178,6 +185,7 @@ def _none_allowed(asked: _Asked) -> Recommendation:
         budget=asked.budget,
         standings=asked.standings,
         costs=asked.costs,
+        losses=_losses(asked.arms),
         nearest=_nearest(asked.standings),
         contests=tuple(_open_limits(asked, None)),
     )
@@ -211,6 +219,7 @@ def _chosen(asked: _Asked, left: Sequence[Arm]) -> Recommendation:
         budget=asked.budget,
         standings=asked.standings,
         costs=asked.costs,
+        losses=_losses(asked.arms),
         rivals=held,
         p_not_near=near,
         tolerance=tolerance,
@@ -218,6 +227,14 @@ def _chosen(asked: _Asked, left: Sequence[Arm]) -> Recommendation:
         contests=(*_rivalry(asked, held, near, one), *_open_limits(asked, one)),
         says=says,
     )
+
+
+def _losses(arms: Arms) -> dict[str, float | None]:
+    losses: dict[str, float | None] = {}
+    for name, arm in arms.by_name.items():
+        known = arm.nll.size and np.isfinite(arm.nll).all() and arms.num_tokens.sum()
+        losses[name] = float(arm.nll.sum(axis=1).mean() / arms.num_tokens.sum()) if known else None
+    return losses
 
 
 def _tolerance(asked: _Asked) -> float | None:
@@ -264,14 +281,17 @@ def _rivalry(
     settled = (p := near.get(cheap)) is not None and p <= asked.alpha
     if one in (cheap, held.leader) and cheap != held.leader and not settled:
         found = held.estimates[cheap, held.leader]
-        yield Contest(placement=cheap, rival=held.leader, needed=more_seeds(found, held.level))
+        needed = more_seeds(found, held.level)
+        yield Contest(placement=cheap, rival=held.leader, difference=found, needed=needed)
 
 
 def _open_limits(asked: _Asked, one: str | None) -> Iterator[Contest]:
     """Yield the placements that more seeds might show to keep to the limit on the loss."""
     for name, each in asked.standings.items():
+        found = each.increase
         cheaper = one is None or one not in cheapest((name, one), asked.costs)
-        if each.standing == "loss not shown" and each.increase is not None and cheaper:
-            if general(each.increase) and (each.increase.value or 0.0) < 0:
-                needed = more_seeds(each.increase, each.level)
-                yield Contest(placement=name, rival=None, needed=needed)
+        if not cheaper or found is None or each.standing != "loss not shown":
+            continue
+        if general(found) and found.value is not None and found.value < 0:
+            needed = more_seeds(found, each.level)
+            yield Contest(placement=name, rival=None, difference=found, needed=needed)

@@ -1,0 +1,77 @@
+"""What a person may write for a size, a count, a time or a limit on the loss."""
+
+import math
+import re
+
+from loratlas.analysis.budget import LossLimit
+from loratlas.errors import RequestError, did_you_mean
+
+_NUMBER = re.compile(r"(?P<number>[0-9][0-9_,]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?) ?(?P<unit>.*)")
+_SIZES = {"": 1, "B": 1} | {
+    f"{prefix}{end}": int(base**power)
+    for power, prefix in enumerate("kMGT", start=1)
+    for end, base in (("B", 1000), ("iB", 1024))
+}
+_COUNTS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
+_TIMES = {"": 1, "s": 1, "min": 60, "h": 3600}
+_LOSSES = {"": 1, "%": 1}
+
+
+def parse_size(text: str, option: str) -> int:
+    """Return bytes of a text such as ``2GiB``, ``500 MB`` or ``1048576``.
+
+    Raises:
+        RequestError: it is no size; names the option.
+    """
+    number, unit = _read(text, option, _SIZES, "a size such as 2GiB, 500MB or 1048576")
+    return math.floor(number * _SIZES[unit])
+
+
+def parse_count(text: str, option: str) -> int:
+    """Return a count of a text such as ``250000``, ``250k`` or ``1.5M``.
+
+    Raises:
+        RequestError: it is no count; names the option.
+    """
+    number, unit = _read(text, option, _COUNTS, "a count such as 250000, 250k or 1.5M")
+    return math.floor(number * _COUNTS[unit])
+
+
+def parse_seconds(text: str, option: str) -> float:
+    """Return seconds of a text such as ``90``, ``90s``, ``1.5min`` or ``2h``.
+
+    Raises:
+        RequestError: it is no time; names the option.
+    """
+    number, unit = _read(text, option, _TIMES, "a time such as 90, 1.5min or 2h")
+    return number * _TIMES[unit]
+
+
+def parse_loss(text: str, option: str) -> LossLimit:
+    """Return the limit of a text such as ``0.02`` (nats per token) or ``5%`` (of the gain).
+
+    Raises:
+        RequestError: it is none, or a share of 100% or more; names the option.
+    """
+    what = "0.02 (nats per token) or 5% (of the baseline's gain)"
+    number, unit = _read(text, option, _LOSSES, what, zero=True)
+    if unit == "%" and number >= 100:
+        raise RequestError(f"{option} {text}: a share of the baseline's gain is below 100%")
+    return LossLimit(amount=number / 100 if unit else number, is_share=bool(unit))
+
+
+def _read(
+    text: str, option: str, units: dict[str, int], what: str, *, zero: bool = False
+) -> tuple[float, str]:
+    found = _NUMBER.fullmatch(text.strip())
+    if found is None:
+        raise RequestError(f"{option} {text}: write {what}")
+    by_lower = {unit.lower(): unit for unit in units}
+    unit = by_lower.get(found["unit"].lower())
+    if unit is None:
+        near = did_you_mean(found["unit"], units)
+        raise RequestError(f"{option} {text}: {found['unit']!r} is no unit{near}; write {what}")
+    number = float(re.sub("[_,]", "", found["number"]))
+    if not math.isfinite(number) or (number == 0 and not zero):
+        raise RequestError(f"{option} {text}: write a number above 0, {what}")
+    return number, unit
