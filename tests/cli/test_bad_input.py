@@ -88,7 +88,11 @@ def test_what_is_no_study_file(refused, study_folder, content, message):
             ("full: all", "full: {policy: saliency}"),
             "11: placements.full.policy: a placement that changes in training is not yet served",
         ),
-        (("seeds: 2", "seeds: 2\nhypothesis: {full: best}"), "17: hypothesis: a hypothesis stated"),
+        (
+            ("seeds: 2", "seeds: 2\nhypothesis: {full: best}"),
+            "17: hypothesis.full: the hypothesis 'best' cannot be read; write 'at least 95% of",
+        ),
+        (("seeds: 2", "seeds: 2\nsearch: {trials: 9}"), "17: search: a search over placements"),
         (("seeds: 2", "seeds: 2\nmeasures: [accuracy]"), "17: measures[0]: accuracy is not known;"),
         (
             ("seeds: 2", 'seeds: 2\nmeasures: ["lm_eval:gsm8"]'),

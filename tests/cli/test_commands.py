@@ -89,7 +89,7 @@ def test_names_are_printed_as_they_stand(cli, study_folder, tmp_path, quick_prob
     lines = said.out.splitlines()
     for name in ODD_NAMES:
         assert sum(line.startswith(f" {name} ") for line in lines) >= 3, name
-    assert sum(line.startswith(" untuned base ") for line in lines) == 4
+    assert sum(line.startswith(" untuned base ") for line in lines) == 5
     found = cli("results", out, "--json")
     assert list(found.json["placements"]) == ODD_NAMES
     assert found.out.isascii()

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from loratlas.cli import anatomy, audit, diff, doctor, place, plan, results, run, schema, status
+from loratlas.cli import (
+    anatomy,
+    audit,
+    diff,
+    doctor,
+    place,
+    plan,
+    recommend,
+    report,
+    results,
+    run,
+    schema,
+    status,
+)
 from loratlas.cli.output import complain
 from loratlas.errors import LoratlasError
 
@@ -21,7 +34,20 @@ app = typer.Typer(
 # How typer ends a command at Ctrl-C.
 _INTERRUPTED = 130
 
-for verb in (doctor, anatomy, place, diff, plan, run, status, results, audit, schema):
+for verb in (
+    doctor,
+    anatomy,
+    place,
+    diff,
+    plan,
+    run,
+    status,
+    results,
+    recommend,
+    report,
+    audit,
+    schema,
+):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 
 

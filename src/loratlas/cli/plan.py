@@ -44,8 +44,10 @@ def _plan(file: Path, calibrate: bool) -> tuple[dict[str, Any], int]:
     from loratlas.study.spec import load_study
 
     spec = load_study(file)
+    anatomy = read_anatomy(spec.model)
     rows = planning.read_rows(spec)
-    anatomy = read_anatomy(rows.model)
+    if rows.model.num_labels is not None:
+        anatomy = read_anatomy(rows.model)
     placements = resolve_study(spec, anatomy)
     seconds = None
     if calibrate:
