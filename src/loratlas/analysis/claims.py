@@ -16,7 +16,7 @@ from loratlas.analysis.margins import Margin, margin
 from loratlas.analysis.multiplicity import holm
 from loratlas.analysis.power import ALPHA
 from loratlas.analysis.retained import Retained, retained
-from loratlas.analysis.verdicts import general
+from loratlas.analysis.verdicts import general, p_in_words
 from loratlas.study.hypothesis import Hypothesis
 
 Outcome = Literal["supported", "contradicted", "cannot tell"]
@@ -135,7 +135,7 @@ def _sentences(found: Evidence, outcome: Outcome, p: float | None) -> Iterator[s
         "contradicted": "is contradicted",
         "cannot tell": "can be neither supported nor contradicted",
     }
-    tested = "" if p is None else f" (one-sided p = {p:.2g})"
+    tested = "" if p is None else f" (one-sided {p_in_words(p)})"
     yield f"{found.placement}: {str(found.hypothesis)!r} {said[outcome]}{tested}."
     kept = found.retained
     if kept is not None:

@@ -193,5 +193,10 @@ def _evidence(judged: Judgement) -> str:
         "not inferior": judged.p_not_inferior,
     }.get(judged.verdict, judged.p_difference)
     if p is not None:
-        said.append("p < 0.0001" if p < 1e-4 else f"p = {p:.2g}")
+        said.append(p_in_words(p))
     return ", ".join(said)
+
+
+def p_in_words(p: float) -> str:
+    """Return a p value as it stands in a sentence."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"

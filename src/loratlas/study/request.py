@@ -39,6 +39,7 @@ class Request:
     """A study, found right: its placements on its model, its rows, its base."""
 
     study: StudySpec
+    anatomy: Anatomy
     placements: Sequence[ResolvedPlacement]
     data: PreparedData
     base: Base
@@ -96,7 +97,14 @@ def make_request(study: StudySpec, listener: Listener) -> Request:
     _require_no_head(study, placements, base)
     _require_fit(study, data, base)
     measures = prepare_measures(study, base, listener)
-    return Request(study=study, placements=placements, data=data, base=base, measures=measures)
+    return Request(
+        study=study,
+        anatomy=anatomy,
+        placements=placements,
+        data=data,
+        base=base,
+        measures=measures,
+    )
 
 
 def read_data(study: StudySpec) -> PreparedData:

@@ -22,6 +22,7 @@ def keep_setting(store: Store, request: Request, bench: Bench) -> None:
         "name": study.name,
         "num_trials": num_trials(study, request.placements),
         "steps_per_trial": num_steps(study.training, len(bench.train)),
+        "anatomy": request.anatomy.to_json(),
         "base_parameters": request.base.num_parameters,
         "task": data.task,
         "classes": list(data.classes),

@@ -99,6 +99,18 @@ def test_the_headline_says_what_holds_and_what_cannot_be_told(tmp_path):
     assert headline(with_verdicts(facts, None)) == "p0 has no verdict against full."
 
 
+def test_a_claim_stands_before_the_verdicts(tmp_path):
+    facts = with_verdicts(facts_of(tmp_path), "worse")
+    claim = {
+        "placement": "p0",
+        "hypothesis": "at least 95% of full",
+        "outcome": "contradicted",
+        "says": "p0: it keeps less.",
+    }
+    facts = replace(facts, results={**facts.results, "claims": [claim]})
+    assert headline(facts) == ("p0: “at least 95% of full” is contradicted. p0 is worse than full.")
+
+
 def test_every_verdict_has_a_sign_of_its_own():
     assert len({shape for _, shape, _ in VERDICTS.values()}) == len(VERDICTS)
     assert len({sign for _, _, sign in VERDICTS.values()}) == len(VERDICTS)
@@ -154,6 +166,23 @@ def test_the_picture_of_a_placement_has_each_of_its_adapters(tmp_path):
     roles = ("attention.q", "attention.o", "feed_forward.up", "feed_forward.down")
     assert adapted == {(layer, role) for layer in "13" for role in roles}
     assert len(rows) == 16  # no placement adapts the head
+
+
+def test_what_a_group_is_worth_follows_from_the_losses(tmp_path):
+    facts = facts_of(tmp_path)
+    base = facts.results["base"]["loss"]
+    loss = {name: found["loss"] for name, found in facts.results["placements"].items()}
+    [by_layer] = [each for each in section(facts, "importance").tables if each.columns]
+    assert by_layer.name == "importance-layer"  # every placement adapts all roles alike
+    found = {(row[0].text, row[1].text): row[2].value for row in by_layer.rows}
+    assert found == pytest.approx(
+        {
+            ("layers 1, 3", "add one in"): base - loss["attention"],
+            ("layers 0, 2", "add one in"): base - loss["feed_forward"],
+            ("layers 0, 2", "leave one out"): loss["attention"] - loss["full"],
+            ("layers 1, 3", "leave one out"): loss["feed_forward"] - loss["full"],
+        }
+    )
 
 
 def test_classes_have_accuracy_and_no_perplexity(tmp_path):

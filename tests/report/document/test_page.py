@@ -107,7 +107,15 @@ def test_every_chart_is_drawn(opened):
     page = opened()
     figures = page.locator("figure[data-figure]")
     names = figures.evaluate_all("all => all.map(each => each.dataset.figure)")
-    assert names == ["forest", "pareto", "adapted", "rates", "curves", "resources"]
+    assert names == [
+        "forest",
+        "pareto",
+        "adapted",
+        "importance",
+        "rates",
+        "curves",
+        "resources",
+    ]
     for at in range(len(names)):
         assert figures.nth(at).locator("svg [role='graphics-symbol'], svg path").count() > 0
 

@@ -1,0 +1,1 @@
+"""The report of a run: a page, words, tables and figures in one folder."""

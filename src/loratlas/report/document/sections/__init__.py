@@ -1,0 +1,1 @@
+"""What stands in a report: one file a section, each from `Facts` to a `Section`."""

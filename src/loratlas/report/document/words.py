@@ -1,0 +1,34 @@
+"""How are names, counts and figures put into sentences?"""
+
+from collections.abc import Sequence
+
+_MOST_NAMED = 5
+_SMALLEST_P = 1e-4
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a person lists them: ``a``, ``a and b``, ``a, b and c``, ``a, b and 7 more``.
+
+    Args:
+        names: at least one.
+    """
+    if len(names) > _MOST_NAMED:
+        left = len(names) - _MOST_NAMED + 1
+        names = [*names[: _MOST_NAMED - 1], f"{left} more"]
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a count with its noun: ``1 trial``, ``12 trials``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def p_text(p: float) -> str:
+    """Return a p value with two digits."""
+    return f"< {_SMALLEST_P:g}" if p < _SMALLEST_P else f"{p:.2g}"
+
+
+def sentence(text: str) -> str:
+    """Return a line with a full stop at its end."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
