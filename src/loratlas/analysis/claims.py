@@ -120,7 +120,7 @@ def _claim(found: Evidence, yes: float | None, no: float | None, alpha: float) -
         p_supported=yes,
         p_contradicted=no,
         outcome=outcome,
-        says=tuple(_sentences(found, outcome, yes)),
+        says=tuple(_sentences(found, outcome, no if outcome == "contradicted" else yes)),
     )
 
 

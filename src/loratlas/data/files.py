@@ -256,8 +256,8 @@ def _check_header(where: str, names: list[str]) -> list[str]:
 
 def _read_parquet(given: str, content: bytes) -> _Found:
     # pyarrow comes with datasets and is slow to import; only Parquet needs it
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
 
     try:
         rows = pyarrow.parquet.read_table(pyarrow.BufferReader(content)).to_pylist()
