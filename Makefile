@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.up-to-date
-TESTS := $(BIN)/python -m pytest
+# Two processes: they share two cores, and a file of tests stays in one of them.
+TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help study test test-all check format setup clean
