@@ -5,38 +5,22 @@ lie four of them beyond what the benchmark's 4,000 studies a row must show, and 
 that ignores examples does lies far outside.
 """
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-_BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmark_modules import load_benchmark
+
 STUDIES = 1000
-
-
-def _load(name):
-    spec = importlib.util.spec_from_file_location(name, _BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def truths():
-    return _load("truths")
+    return load_benchmark("truths")
 
 
 @pytest.fixture(scope="module")
 def benchmark(truths):
-    spec = importlib.util.spec_from_file_location(
-        "contrasts_benchmark", _BENCHMARKS / "contrasts.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("contrasts")
 
 
 def _four_errors(share):

@@ -1,33 +1,20 @@
 """The benchmarks' small models and measurements, so that tests and benchmarks measure alike."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
-_BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-def _load(name):
-    """Load a benchmark under its own name, by which the others import it."""
-    spec = importlib.util.spec_from_file_location(name, _BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from benchmark_modules import load_benchmark
 
 
 @pytest.fixture(scope="session")
 def planner():
     """The module ``benchmarks/planner.py``."""
-    return _load("planner")
+    return load_benchmark("planner")
 
 
 @pytest.fixture(scope="session")
 def memory(planner):
     """The module ``benchmarks/memory.py``."""
-    return _load("memory")
+    return load_benchmark("memory")
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from loratlas.analysis.costs import Cost
 from loratlas.analysis.estimates import Estimate, estimate
 from loratlas.analysis.margins import margin
 from loratlas.analysis.multiplicity import holm
+from loratlas.analysis.p_values import p_in_words
 from loratlas.analysis.power import ALPHA
 from loratlas.analysis.verdicts import general
 
@@ -170,7 +171,7 @@ def _not_shown(over: Estimate | None, limit: LossLimit, p: float | None) -> str:
     if over is None or over.value is None:
         return f"Its increase of loss cannot be held against {limit}."
     side = "below" if over.value < 0 else "above"
-    tested = "which cannot be tested" if p is None else f"p = {p:.2g}"
+    tested = "which cannot be tested" if p is None else p_in_words(p)
     return (
         f"Not shown to raise the loss by less than {limit}: "
         f"{abs(over.value):.4g} nats per token {side} that limit, {tested}."

@@ -14,9 +14,10 @@ from loratlas.analysis.components import Counts, Floats
 from loratlas.analysis.contrasts import Arm
 from loratlas.analysis.margins import Margin, margin
 from loratlas.analysis.multiplicity import holm
+from loratlas.analysis.p_values import p_in_words
 from loratlas.analysis.power import ALPHA
 from loratlas.analysis.retained import Retained, retained
-from loratlas.analysis.verdicts import general, p_in_words
+from loratlas.analysis.verdicts import general
 from loratlas.study.hypothesis import Hypothesis
 
 Outcome = Literal["supported", "contradicted", "cannot tell"]

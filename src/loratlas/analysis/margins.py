@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from loratlas.analysis.components import Counts, Floats
 from loratlas.analysis.contrasts import Arm, Pair, combined, pair
 from loratlas.analysis.estimates import Estimate, estimate
+from loratlas.analysis.p_values import p_in_words
 from loratlas.analysis.power import ALPHA
 
 
@@ -108,7 +109,7 @@ def _no_margin(gain: Estimate, baseline: str, alpha: float) -> tuple[str, ...]:
     if gain.p_greater > alpha:
         return (
             f"{baseline} has no gain over the untuned base that could be told from none "
-            f"({gain.value:.4g} nats per token, one-sided p = {gain.p_greater:.2g}): "
+            f"({gain.value:.4g} nats per token, one-sided {p_in_words(gain.p_greater)}): "
             f"a share of it is no margin.",
         )
     return ()

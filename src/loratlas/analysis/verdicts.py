@@ -26,6 +26,7 @@ from loratlas.analysis.contrasts import Arm, Contrast, contrast
 from loratlas.analysis.estimates import Estimate
 from loratlas.analysis.margins import Margin, margin
 from loratlas.analysis.multiplicity import holm
+from loratlas.analysis.p_values import p_in_words
 from loratlas.analysis.power import ALPHA
 
 Verdict = Literal["better", "worse", "equivalent", "not inferior", "cannot tell"]
@@ -195,8 +196,3 @@ def _evidence(judged: Judgement) -> str:
     if p is not None:
         said.append(p_in_words(p))
     return ", ".join(said)
-
-
-def p_in_words(p: float) -> str:
-    """Return a p value as it stands in a sentence."""
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"

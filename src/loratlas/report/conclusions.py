@@ -5,9 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from loratlas.analysis.p_values import p_text
 from loratlas.report.narrow import UNKNOWN, figure, narrow_table
-
-_SMALLEST_P = 1e-4
 
 
 def verdict_tables(results: Mapping[str, Any]) -> list[Table]:
@@ -43,9 +42,7 @@ def conclusions(results: Mapping[str, Any]) -> Iterator[str]:
 
 def p_value(p: float | None) -> str:
     """Return a p value with two digits, a dash where there is none."""
-    if p is None:
-        return UNKNOWN
-    return f"< {_SMALLEST_P:g}" if p < _SMALLEST_P else f"{p:.2g}"
+    return UNKNOWN if p is None else p_text(p)
 
 
 def _interval(interval: list[float] | None) -> str:

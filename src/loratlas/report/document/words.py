@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 _MOST_NAMED = 5
-_SMALLEST_P = 1e-4
 
 
 def listed(names: Sequence[str]) -> str:
@@ -22,11 +21,6 @@ def listed(names: Sequence[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a count with its noun: ``1 trial``, ``12 trials``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def p_text(p: float) -> str:
-    """Return a p value with two digits."""
-    return f"< {_SMALLEST_P:g}" if p < _SMALLEST_P else f"{p:.2g}"
 
 
 def sentence(text: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from loratlas.analysis.p_values import p_text
 from loratlas.report.document.facts import Facts, Plain
 from loratlas.report.document.pieces import (
     Cell,
@@ -15,7 +16,7 @@ from loratlas.report.document.pieces import (
     text,
 )
 from loratlas.report.document.style import NO_VERDICT
-from loratlas.report.document.words import counted, listed, p_text, sentence
+from loratlas.report.document.words import counted, listed, sentence
 
 
 def headline(facts: Facts) -> str:

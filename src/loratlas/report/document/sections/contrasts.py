@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from loratlas.analysis.p_values import p_text
 from loratlas.report.document.charts import (
     between,
     by_verdict,
@@ -28,7 +29,6 @@ from loratlas.report.document.pieces import (
     text,
 )
 from loratlas.report.document.sections.answer import verdict_of
-from loratlas.report.document.words import p_text
 
 _ROW_HEIGHT = 34
 

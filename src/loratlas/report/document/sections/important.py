@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loratlas.analysis.importance import Effect, Importance
+from loratlas.analysis.p_values import p_text
 from loratlas.report.document.charts import (
     between,
     chart,
@@ -28,7 +29,6 @@ from loratlas.report.document.pieces import (
     text,
 )
 from loratlas.report.document.style import BLUE, GREEN, ORANGE
-from loratlas.report.document.words import p_text
 
 _ROW_HEIGHT = 40
 _ANSWERS = {
