@@ -17,13 +17,14 @@ _TIMES = {"": 1, "s": 1, "min": 60, "h": 3600}
 _LOSSES = {"": 1, "%": 1}
 
 
-def parse_size(text: str, option: str) -> int:
+def parse_size(text: str, option: str, *, zero: bool = False) -> int:
     """Return bytes of a text such as ``2GiB``, ``500 MB`` or ``1048576``.
 
     Raises:
-        RequestError: it is no size; names the option.
+        RequestError: it is no size, or 0 where that is none; names the option.
     """
-    number, unit = _read(text, option, _SIZES, "a size such as 2GiB, 500MB or 1048576")
+    what = "a size such as 2GiB, 500MB or 1048576"
+    number, unit = _read(text, option, _SIZES, what, zero=zero)
     return math.floor(number * _SIZES[unit])
 
 

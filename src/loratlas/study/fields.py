@@ -91,6 +91,8 @@ class StudyFields(Fields):
     """Whether code that comes with the model may run."""
     device: values.Device = "auto"
     """Where trials run; it is not part of what the study is."""
+    engine: values.Engine = "auto"
+    """auto trains trials together where that gives the same; reference one by one with PEFT."""
     data: DataFields
     """Which rows the study trains on and is judged by."""
     placements: dict[

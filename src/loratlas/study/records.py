@@ -47,12 +47,16 @@ class TrialRecord:
         error: why it did not end, None when it did.
         attempts: how often it was started to the end.
         engine: which engine trained it.
-        seconds: wall time of its training in this run; placements are compared by probes.
+        seconds: wall time of its training in this run, None for one that was trained in a pack;
+            placements are compared by probes.
         losses: training loss of each optimiser step, nats per scored token.
         adapter: folder of the saved adapter, relative to the run folder.
         environment: device, threads and versions that it ran with.
         adapter_bytes: of the saved adapter on disk, weights and configuration.
-        memory: bytes by phase (train, score) in the run's process, as `train.gauge` has them.
+        memory: bytes by phase (train, score) in the run's process, as `train.gauge` has them; empty
+            for one that was trained in a pack.
+        pack: totals of its pack, None where it was trained alone: number, trials, seconds of
+            training, memory by phase, tokens of the largest pass, and how often that was halved.
     """
 
     digest: str
@@ -69,6 +73,7 @@ class TrialRecord:
     environment: dict[str, Any] = field(default_factory=dict)
     adapter_bytes: int | None = None
     memory: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    pack: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

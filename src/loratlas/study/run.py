@@ -13,12 +13,14 @@ from typing import NamedTuple
 import torch
 
 from loratlas.errors import RunFolderError, TrialError
+from loratlas.study.engines import choose_engines, prefix_for
 from loratlas.study.environment import environment
 from loratlas.study.folder import check_folder, check_identity, make_folder, open_folder
 from loratlas.study.lock import only_controller
 from loratlas.study.measuring import Measuring
+from loratlas.study.options import RunOptions
 from loratlas.study.progress import Listener
-from loratlas.study.records import BASE, TrialRecord
+from loratlas.study.records import BASE
 from loratlas.study.request import Request, make_request
 from loratlas.study.resolve import ResolvedPlacement
 from loratlas.study.setting import keep_setting
@@ -26,27 +28,33 @@ from loratlas.study.spec import StudySpec
 from loratlas.study.store import Store
 from loratlas.study.tracking.mirror import Mirror
 from loratlas.study.tracking.trackers import require_installed
-from loratlas.study.trial_runner import Bench, run_trial, score_rows
+from loratlas.study.training import Training
+from loratlas.study.trial_runner import Bench, score_rows
 from loratlas.study.trials import (
-    Cell,
     Validated,
-    adapter_name,
     at_chosen_rate,
     choose_learning_rate,
     num_trials,
     sweep,
     swept_seeds,
-    trial_spec,
 )
 from loratlas.train.probe import ProbeTask, probe
 from loratlas.train.reference import num_steps
-from loratlas.train.trial import TrialSpec
 
 VALIDATION, TEST = "validation", "test"
+_USUAL = RunOptions()
 
 
-def run_study(study: StudySpec, folder: Path, listener: Listener) -> None:
+def run_study(
+    study: StudySpec, folder: Path, listener: Listener, options: RunOptions = _USUAL
+) -> None:
     """Carry out what is missing of a study in a run folder.
+
+    Args:
+        study: the study.
+        folder: the run folder.
+        listener: hears of it.
+        options: what a person says about the run, beside the study.
 
     Raises:
         RequestError: the study does not fit its model or data, or the folder holds
@@ -63,7 +71,8 @@ def run_study(study: StudySpec, folder: Path, listener: Listener) -> None:
         store = open_folder(folder, study, identity)
         try:
             with Mirror(study, store, folder, listener) as mirror:
-                _carry_out(_Work(request, store, _bench(request, folder), listener, mirror))
+                bench = _bench(request, folder)
+                _carry_out(_Work(request, store, bench, listener, mirror, options))
         finally:
             store.close()
 
@@ -76,6 +85,7 @@ class _Work(NamedTuple):
     bench: Bench
     listener: Listener
     mirror: Mirror
+    options: RunOptions
 
     @property
     def study(self) -> StudySpec:
@@ -118,25 +128,45 @@ def _carry_out(work: _Work) -> None:
     keep_setting(work.store, work.request, work.bench)
     _score_base(work)
     work.measuring.of_base()
-    _probe_placements(work)
+    if work.options.probe:
+        _probe_placements(work)
     work.mirror.add(work.store.trials().values())
+    engines = choose_engines(work.request, work.options, work.listener)
+    with prefix_for(work.request, engines.room, work.options, work.bench.folder) as prefix:
+        training = Training(
+            request=work.request,
+            store=work.store,
+            bench=work.bench,
+            engines=engines,
+            prefix=prefix,
+            listener=work.listener,
+            tell=lambda record: work.mirror.add([record]),
+        )
+        chosen = _train(work, training)
+        for note in prefix.notes:
+            work.listener.say(note)
+    work.measuring.of_trials(work.placements, chosen)
+    work.store.set_meta("finished", True)
+
+
+def _train(work: _Work, training: Training) -> dict[str, float | None]:
+    """Run the trials of every rate, then those of the other seeds; return the chosen rates."""
     trials = num_trials(work.study, work.placements)
     work.listener.begin(f"training {trials} trials", trials * work.steps_per_trial)
     if len(work.study.training.learning_rate) == 1:
         only = work.study.training.learning_rate[0]
         work.store.set_meta("chosen", dict.fromkeys(work.study.placements, only))
     swept = sweep(work.study, work.placements)
-    work.store.set_meta("wanted", _digests(work, swept))
-    _run_cells(work, swept)
+    work.store.set_meta("wanted", training.digests(swept))
+    training.run(swept)
     chosen = chosen_rates(work.study, work.placements, work.store)
     work.store.set_meta("chosen", chosen)
     rest = at_chosen_rate(work.study, work.placements, chosen)
-    work.store.set_meta("wanted", _digests(work, [*swept, *rest]))
+    work.store.set_meta("wanted", training.digests([*swept, *rest]))
     work.store.set_meta("rates_chosen", True)
-    _run_cells(work, rest)
+    training.run(rest)
     work.listener.end()
-    work.measuring.of_trials(work.placements, chosen)
-    work.store.set_meta("finished", True)
+    return chosen
 
 
 def _require_same_device(work: _Work) -> None:
@@ -158,13 +188,6 @@ def _require_same_device(work: _Work) -> None:
     ]
     if changed:
         work.listener.say(f"since this run began, {'; '.join(changed)}: numbers may differ by it")
-
-
-def _digests(work: _Work, cells: Sequence[Cell]) -> list[str]:
-    """Return the identities of trials, each once."""
-    base, data = work.request.base.digest, work.request.data.digest
-    found = (trial_spec(work.study, cell, base=base, data=data).digest for cell in cells)
-    return list(dict.fromkeys(found))
 
 
 def _score_base(work: _Work) -> None:
@@ -203,36 +226,6 @@ def _probe_placements(work: _Work) -> None:
             work.listener.say(f"{placement.name}: the probe failed: {error}")
         work.listener.advance()
     work.listener.end()
-
-
-def _run_cells(work: _Work, cells: Sequence[Cell]) -> None:
-    """Run the trials that are not there yet; a failed one is tried again, once per run."""
-    known = work.store.trials()
-    base, data = work.request.base.digest, work.request.data.digest
-    for cell in cells:
-        spec = trial_spec(work.study, cell, base=base, data=data)
-        earlier = known.get(spec.digest)
-        if earlier is not None and earlier.status != "failed":
-            work.listener.advance(work.steps_per_trial)
-            continue
-        known[spec.digest] = _run_cell(work, cell, spec, earlier)
-
-
-def _run_cell(work: _Work, cell: Cell, spec: TrialSpec, earlier: TrialRecord | None) -> TrialRecord:
-    label = f"{cell.placement.name}, rate {cell.learning_rate:g}, seed {cell.seed}"
-    record, scores = run_trial(
-        work.bench,
-        spec,
-        cell.placement.placement,
-        adapter=f"adapters/{adapter_name(cell, spec)}",
-        attempts=1 if earlier is None else earlier.attempts + 1,
-        on_step=lambda _done, _total: work.listener.advance(),
-    )
-    work.store.add_trial(record, spec.to_json(), scores)
-    work.mirror.add([record])
-    if record.status != "done":
-        work.listener.say(f"{label}: {record.error}")
-    return record
 
 
 def chosen_rates(

@@ -24,7 +24,7 @@ from loratlas.study.hypothesis import parse_hypothesis
 from loratlas.study.messages import problems_of
 from loratlas.study.problems import raise_problems
 from loratlas.study.tracking.trackers import Tracker
-from loratlas.study.values import Device, Match
+from loratlas.study.values import Device, Engine, Match
 from loratlas.train.trial import ModelRef, TrainingSpec
 
 
@@ -68,6 +68,8 @@ class StudySpec:
     hypothesis: dict[str, str]
     """Claims made before the run, in canonical form, by the placement that they are about."""
     device: Device
+    engine: Engine = "auto"
+    """Whether trials train together; it is not part of what the study is."""
     track: tuple[Tracker, ...] = ()
     """Where trials are mirrored to."""
     path: Path
@@ -78,7 +80,7 @@ class StudySpec:
     def to_json(self) -> dict[str, Any]:
         """Return everything that can change a result, as plain data.
 
-        Left out are the study's name, the device, the trackers, where the file lies, and how it
+        Left out are the study's name, device and engine, the trackers, where the file lies, and how it
         is laid out; a rule stands in its canonical form.
         """
         return {
@@ -167,6 +169,7 @@ def _frozen(read: fields.StudyFields, document: Document) -> StudySpec:
             for name, text in read.hypothesis.items()
         },
         device=read.device,
+        engine=read.engine,
         track=tuple(read.track),
         path=document.path,
         root=document.path.absolute().parent,

@@ -25,6 +25,7 @@ from loratlas.train.adapters import (
 from loratlas.train.base import Base
 from loratlas.train.gauge import Gauge
 from loratlas.train.outcome import Fit
+from loratlas.train.packed.batch import Whole
 from loratlas.train.reference import ENGINE, DivergedError, fit
 from loratlas.train.trial import TrialSpec
 
@@ -65,10 +66,22 @@ class Bench:
         rows = [row for split in self.scored.values() for row in split]
         return sorted(rows, key=lambda row: -row.num_read)[:SCORED_AT_ONCE]
 
+    @property
+    def checked_rows(self) -> Sequence[TokenizedRow]:
+        """A few scored rows, on which saved adapters are held against the trained ones."""
+        return next(iter(self.scored.values()))[:_CHECKED_ROWS]
+
+    def predicted_logits(self, model: Any) -> torch.Tensor:
+        """Return a model's logits at what is predicted of `checked_rows`, (scored, vocabulary)."""
+        layout = Whole(collator=self.base.collator, device=self.base.device)
+        model.eval()
+        with torch.no_grad():
+            logits: torch.Tensor = model(**layout.inputs(self.checked_rows)).logits
+        return logits.flatten(0, 1)[layout.targets(self.checked_rows).place]
+
     def logits(self, model: Any) -> torch.Tensor:
         """Return a model's logits on the first scored rows, rows first."""
-        rows = next(iter(self.scored.values()))[:_CHECKED_ROWS]
-        inputs = self.base.collator(rows)
+        inputs = self.base.collator(self.checked_rows)
         del inputs["labels"]
         model.eval()
         with torch.no_grad():

@@ -31,6 +31,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 Match = Literal["parameters", "none"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Engine = Literal["auto", "reference"]
 
 ONE, LIST, KEYS, PARTS, TEXT = "<one>", "<list>", "<keys>", "<parts>", "<text>"
 TAGS = (ONE, LIST, KEYS, PARTS, TEXT)

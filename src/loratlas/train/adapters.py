@@ -7,7 +7,7 @@ whatever happens in between.
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from loratlas.train.verify import ADAPTER_NAME, verify, wrapped_layers
 
 # On a GPU the same sum may be taken in another order; on a CPU it is not.
 _GPU_TOLERANCE = 1e-5
+# Two engines take sums of a few thousand products in different orders; in bf16 each is rounded to
+# 8 bits on the way, layer after layer.
+_ENGINE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 # Where PEFT keeps the copy of a module that is trained whole.
 _TRAINED_HEAD = f".modules_to_save.{ADAPTER_NAME}"
 
@@ -80,22 +83,52 @@ def initialise(peft_model: Any, *, seed: int) -> None:
 def save_adapters(
     peft_model: Any, placement: Placement, folder: Path, *, base_name: str, revision: str | None
 ) -> None:
+    """Write the adapters of a PEFT model in PEFT's format, with exact paths, in one step."""
+    with quiet():
+        state = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+    used = peft_model.peft_config[ADAPTER_NAME]
+    write_adapters(
+        state,
+        placement,
+        folder,
+        dropout=used.lora_dropout,
+        base_name=base_name,
+        revision=revision,
+        whole=used.modules_to_save,
+    )
+
+
+def write_adapters(
+    state: Mapping[str, torch.Tensor],
+    placement: Placement,
+    folder: Path,
+    *,
+    dropout: float,
+    base_name: str,
+    revision: str | None,
+    whole: Sequence[str] | None = None,
+) -> None:
     """Write adapters in PEFT's format, with exact paths, in one step.
 
     PEFT's own writer shortens long target lists to suffixes, which may hit more sites when
     they are read again; so the configuration is written from the placement.
+
+    Args:
+        state: the tensors by PEFT's names.
+        placement: what they are.
+        folder: where they go; what was there is replaced.
+        dropout: on the adapters' input.
+        base_name: the base, as the study names it.
+        revision: of the base on the hub.
+        whole: paths of modules that were trained whole (PEFT's `modules_to_save`).
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    with quiet():
-        state = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
-    used = peft_model.peft_config[ADAPTER_NAME]
-    config = adapter_config(
-        placement, dropout=used.lora_dropout, base_model=base_name, revision=revision
-    ) | {"modules_to_save": used.modules_to_save}
+    config = adapter_config(placement, dropout=dropout, base_model=base_name, revision=revision)
+    config |= {"modules_to_save": None if whole is None else list(whole)}
     (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -118,6 +151,25 @@ def require_equal_logits(in_memory: torch.Tensor, reloaded: torch.Tensor) -> Non
     if in_memory.device.type == "cpu" or not largest <= allowed:
         raise VerificationError(
             "the saved adapters do not compute what the trained ones did: "
+            f"logits differ by {largest:.3g}"
+        )
+
+
+def require_close_logits(packed: torch.Tensor, by_peft: torch.Tensor) -> None:
+    """Raise unless PEFT computes with saved adapters what the packed engine did with them.
+
+    Args:
+        packed: logits by the packed engine, any shape.
+        by_peft: logits of the same predictions by PEFT.
+
+    Raises:
+        VerificationError: they differ by more than sums taken in another order do.
+    """
+    largest = float((packed.float() - by_peft.float()).abs().max())
+    allowed = _ENGINE_TOLERANCE[packed.dtype] * float(by_peft.abs().max())
+    if not largest <= allowed:
+        raise VerificationError(
+            "PEFT does not compute with the saved adapters what the packed engine did: "
             f"logits differ by {largest:.3g}"
         )
 

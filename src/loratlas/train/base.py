@@ -194,13 +194,20 @@ def max_positions(model: Any) -> int | None:
     value = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(value, int) or value <= 0:
         return None
-    # RoBERTa and its like count positions from the padding token's id on.
+    return value - first_position(model)
+
+
+def first_position(model: Any) -> int:
+    """Return the number of a row's first position.
+
+    RoBERTa and its like count from behind the padding token's id.
+    """
     offsets = [
         module.padding_idx + 1
         for name, module in model.named_modules()
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
     ]
-    return value - max(offsets, default=0)
+    return max(offsets, default=0)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How the dropout of a frozen base is set, before its model is made."""
+"""How the dropout of a frozen base is set, before its model is made, and which of it is active."""
 
 from typing import Any
 
@@ -17,6 +17,17 @@ def set_dropout(config: Any, value: float) -> list[str]:
             setattr(config, key, value)
             changed.append(key)
     return changed
+
+
+def active_dropout(config: Any) -> list[str]:
+    """Return the names of every dropout of a configuration that is not zero."""
+    found = []
+    for key, current in vars(config).items():
+        if hasattr(current, "to_diff_dict"):
+            found += [f"{key}.{name}" for name in active_dropout(current)]
+        elif _is_dropout(key, current) and current:
+            found.append(key)
+    return found
 
 
 def _is_dropout(key: str, value: Any) -> bool:

@@ -4,8 +4,9 @@ Every engine asks here, so that two placements of one seed see the same rows in 
 order and start from the same A wherever they share a site. Streams are keyed by words, not
 drawn one after another: what one site draws never depends on which other sites there are.
 
-Dropout is the exception: torch draws it inside its own modules, from a generator that the
-engine seeds with `dropout_seed`.
+Dropout is the exception: torch draws its masks, from a generator that the engine seeds: the
+reference engine one for a whole trial (`dropout_seed`), since it draws inside torch's own modules,
+the packed engine one for each site and step (`mask_seed`).
 """
 
 import hashlib
@@ -66,6 +67,11 @@ def initial_weight(
 def masks(seed: int, epoch: int, row: int) -> np.random.Generator:
     """Return what decides the masks of a row at its visit in an epoch."""
     return _stream("masks", seed, epoch, row)
+
+
+def mask_seed(seed: int, step: int, path: str) -> int:
+    """Return the seed of the dropout masks of one site in one optimiser step of a packed trial."""
+    return int(_stream("dropout masks", seed, step, path).integers(2**63))
 
 
 def dropout_seed(seed: int) -> int:

@@ -36,6 +36,11 @@ class DivergedError(TrialError):
     """The training loss stopped being a number."""
 
 
+def diverged(loss: float, step: int, total: int) -> DivergedError:
+    """Return what ends a trial whose training loss is no number."""
+    return DivergedError(f"diverged: the training loss is {loss} at step {step} of {total}")
+
+
 def num_steps(training: TrainingSpec, num_rows: int) -> int:
     """Return the optimiser steps of one trial, counted as Trainer counts them."""
     if training.steps is not None:
@@ -211,10 +216,7 @@ class _Watch(TrainerCallback):
         if loss is None:
             return
         if not math.isfinite(loss):
-            raise DivergedError(
-                f"diverged: the training loss is {loss} "
-                f"at step {state.global_step} of {self._total}"
-            )
+            raise diverged(loss, state.global_step, self._total)
         self.losses.append(float(loss))
 
 

@@ -1,0 +1,98 @@
+"""Which engine trains each trial of a run, and with what: decided once, before any of them runs."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loratlas.study.options import RunOptions
+from loratlas.study.planning import Rows, estimator_of, workload_of
+from loratlas.study.progress import Listener
+from loratlas.study.request import Request
+from loratlas.study.room import Room, bytes_per_token, free_bytes, room_for
+from loratlas.train.packed.opening import PackedBase, open_base, why_not
+from loratlas.train.prefix import PrefixCache
+
+_FOLDER = "prefix"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engines:
+    """What trials are trained with.
+
+    Attributes:
+        packed: the base taken apart, None where nothing can be packed.
+        reasons: why trials of a placement are not packed, by its digest; None where they are.
+        room: how many go together.
+    """
+
+    packed: PackedBase | None
+    reasons: Mapping[str, str | None]
+    room: Room
+
+
+def choose_engines(request: Request, options: RunOptions, listener: Listener) -> Engines:
+    """Decide for each placement of a study, and say where the packed engine cannot serve."""
+    rows = request.data.train.rows
+    found: PackedBase | str = "the study asks for the reference engine"
+    if request.study.engine == "auto":
+        found = open_base(request.base, request.anatomy, rows)
+        if isinstance(found, str):
+            listener.say(f"trials are trained one after another: {found}")
+    reasons: dict[str, str | None] = {}
+    for resolved in request.placements:
+        placement = resolved.placement
+        if isinstance(found, str):
+            reasons[placement.digest] = found
+            continue
+        reason = reasons[placement.digest] = why_not(request.base, placement)
+        if reason is not None:
+            listener.say(f"{resolved.name}: its trials are trained one after another: {reason}")
+    return Engines(
+        packed=None if isinstance(found, str) else found,
+        reasons=reasons,
+        room=_room(request, options),
+    )
+
+
+@contextmanager
+def prefix_for(
+    request: Request, room: Room, options: RunOptions, folder: Path
+) -> Iterator[PrefixCache]:
+    """Keep hidden states of the frozen base while a run goes on."""
+    base = request.base
+    memory = room.prefix_bytes if options.prefix_memory is None else options.prefix_memory
+    parameter = next(base.model.parameters())
+    cache = PrefixCache(
+        base_digest=base.digest,
+        dtype=parameter.dtype,
+        memory_limit=memory,
+        file_limit=options.prefix_file,
+        folder=folder / _FOLDER if options.prefix_file else None,
+        numerics=base.device.type,
+    )
+    try:
+        yield cache
+    finally:
+        cache.close()
+
+
+def _room(request: Request, options: RunOptions) -> Room:
+    """Return how many trials go together, by the plan of the dearest placement."""
+    study, base, rows = request.study, request.base, request.data.train.rows
+    placements = [resolved.placement for resolved in request.placements]
+    workload = workload_of(study, Rows(train=rows, basis="", model=study.model), {})
+    return room_for(
+        placements,
+        rows,
+        study.training,
+        free=free_bytes(base.device),
+        device=base.device,
+        bytes_per_token=bytes_per_token(
+            estimator_of(study, request.anatomy, workload),
+            placements,
+            workload.rows * workload.tokens,
+            base.model,
+        ),
+        most=options.trials_per_pack,
+    )

@@ -1,0 +1,233 @@
+"""How a pack of trials is carried out: train together, save, read back, score together.
+
+Each trial ends as a record of its own. One that diverges or cannot be saved does not touch the
+others; where the whole pack cannot go on, each of its trials has failed.
+"""
+
+import logging
+import math
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loratlas.data.rows import TokenizedRow
+from loratlas.measure.packed import score_packed
+from loratlas.measure.scores import SplitScore
+from loratlas.placement.placement import Placement
+from loratlas.study.packs import Pack
+from loratlas.study.records import TrialRecord
+from loratlas.study.trial_runner import Bench
+from loratlas.train.adapters import require_close_logits, saved_adapters
+from loratlas.train.gauge import Gauge
+from loratlas.train.outcome import Fit
+from loratlas.train.packed.fit import ENGINE, fit_pack
+from loratlas.train.packed.opening import PackedBase
+from loratlas.train.packed.passes import Passes
+from loratlas.train.packed.saved import reload_slot, save_slot
+from loratlas.train.packed.slots import Slot
+from loratlas.train.prefix import PrefixCache
+from loratlas.train.reference import DivergedError
+from loratlas.train.trial import TrialSpec
+
+log = logging.getLogger(__name__)
+
+Scores = dict[str, SplitScore]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedTrial:
+    """A trial of a pack.
+
+    Attributes:
+        spec: the trial.
+        placement: its placement, resolved.
+        adapter: folder for its adapter, relative to the run folder.
+        attempts: how often it was started, this time included.
+    """
+
+    spec: TrialSpec
+    placement: Placement
+    adapter: str
+    attempts: int
+
+
+def run_pack(
+    bench: Bench,
+    packed: PackedBase,
+    prefix: PrefixCache,
+    pack: Pack,
+    trials: Sequence[PackedTrial],
+    *,
+    on_step: Callable[[int, int], None],
+) -> list[tuple[TrialRecord, Scores]]:
+    """Carry out the trials of a pack.
+
+    Args:
+        bench: what the trials of the run share.
+        packed: the base, taken apart.
+        prefix: keeps hidden states of the frozen base for all packs of the run.
+        pack: the pack.
+        trials: its trials, in its order.
+        on_step: called after each optimiser step with (steps done, steps in all).
+
+    Returns:
+        record and scores of each trial, in order; one that is not done has no scores.
+    """
+    work = _PackWork(bench, packed, pack, trials)
+    try:
+        work.carry_out(prefix, on_step)
+    except Exception as error:  # failed trials are records, and the other packs go on
+        log.error("pack %d failed:\n%s", pack.number, traceback.format_exc())
+        for number in work.unfinished:
+            work.fail(number, error)
+    return [work.record(number) for number in range(len(trials))]
+
+
+class _PackWork:
+    """A pack on its way."""
+
+    def __init__(
+        self, bench: Bench, packed: PackedBase, pack: Pack, trials: Sequence[PackedTrial]
+    ) -> None:
+        self._bench = bench
+        self._packed = packed
+        self._pack = pack
+        self._trials = trials
+        self._outcomes: list[dict[str, Any] | None] = [None] * len(trials)
+        self._scores: list[Scores] = [{} for _ in trials]
+        self._totals: dict[str, Any] = {"number": pack.number, "trials": len(trials)}
+        self._slots = [
+            Slot.new(
+                trial.placement,
+                seed=trial.spec.seed,
+                dropout=trial.spec.lora_dropout,
+                device=bench.base.device,
+            )
+            for trial in trials
+        ]
+
+    @property
+    def unfinished(self) -> list[int]:
+        """The trials that nothing is known of yet."""
+        return [number for number, outcome in enumerate(self._outcomes) if outcome is None]
+
+    def carry_out(self, prefix: PrefixCache, on_step: Callable[[int, int], None]) -> None:
+        """Train all, then save, check and score those that are whole."""
+        gauge = Gauge(self._bench.base.device)
+        began = time.perf_counter()
+        with gauge.phase("train"):
+            fits = self._train(prefix, on_step)
+        self._totals |= {"seconds": time.perf_counter() - began, "memory": gauge.phases}
+        for number, fit in enumerate(fits):
+            if isinstance(fit, DivergedError):
+                self._outcomes[number] = {"status": "diverged", "error": str(fit)}
+        self._each(self._save)
+        logits = self._logits(prefix)
+        self._each(lambda number: self._check(number, logits[number]))
+        with gauge.phase("score"):
+            self._score(prefix)
+        for number in self.unfinished:
+            fit = fits[number]
+            assert isinstance(fit, Fit)
+            self._finish(number, fit)
+
+    def fail(self, number: int, error: Exception) -> None:
+        """Put down that a trial failed."""
+        self._outcomes[number] = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+
+    def record(self, number: int) -> tuple[TrialRecord, Scores]:
+        """Return the record of a trial, and its scores where it is done."""
+        trial, outcome = self._trials[number], self._outcomes[number]
+        assert outcome is not None
+        record = TrialRecord(
+            digest=trial.spec.digest,
+            placement_digest=trial.spec.placement_digest,
+            learning_rate=trial.spec.learning_rate,
+            seed=trial.spec.seed,
+            engine=ENGINE,
+            attempts=trial.attempts,
+            environment=self._bench.environment,
+            pack=dict(self._totals),
+            **outcome,
+        )
+        return record, self._scores[number] if record.status == "done" else {}
+
+    def _train(
+        self, prefix: PrefixCache, on_step: Callable[[int, int], None]
+    ) -> list[Fit | DivergedError]:
+        bench, spec = self._bench, self._trials[0].spec
+        passes = Passes(self._pack.tokens_per_pass or 1)
+        bench.base.model.train()
+        with self._packed.opened(self._slots, prefix) as flow:
+            fits = fit_pack(
+                flow,
+                bench.train,
+                spec.training,
+                learning_rates=[trial.spec.learning_rate for trial in self._trials],
+                passes=passes,
+                masking=bench.masking,
+                on_step=on_step,
+            )
+        bench.base.model.eval()
+        self._totals |= {"tokens_per_pass": passes.limit, "halved": passes.num_halved}
+        return fits
+
+    def _each(self, work: Callable[[int], None]) -> None:
+        """Do something for each trial that is whole; one that fails at it goes no further."""
+        for number in self.unfinished:
+            try:
+                work(number)
+            except DivergedError as error:
+                self._outcomes[number] = {"status": "diverged", "error": str(error)}
+            except Exception as error:
+                digest = self._trials[number].spec.digest
+                log.error("trial %s failed:\n%s", digest, traceback.format_exc())
+                self.fail(number, error)
+
+    def _folder(self, number: int) -> Path:
+        return self._bench.folder / self._trials[number].adapter
+
+    def _save(self, number: int) -> None:
+        if not torch.isfinite(self._slots[number].values).all():
+            raise DivergedError("diverged: the trained adapters are no numbers")
+        save_slot(self._slots[number], self._folder(number), self._bench.base)
+        reload_slot(self._slots[number], self._folder(number))
+
+    def _logits(self, prefix: PrefixCache) -> list[torch.Tensor]:
+        """Return the logits of what is predicted of a few rows, by each slot."""
+        rows = self._bench.checked_rows
+        with torch.no_grad(), self._packed.opened(self._slots, prefix) as flow:
+            return [flow.logits_of(number, rows) for number in range(len(self._slots))]
+
+    def _check(self, number: int, logits: torch.Tensor) -> None:
+        """Hold the packed engine's logits against what PEFT computes with the saved adapter."""
+        if not torch.isfinite(logits).all():
+            raise DivergedError("diverged: the trained adapters give logits that are no numbers")
+        placement = self._trials[number].placement
+        with saved_adapters(self._bench.base, self._folder(number), placement) as model:
+            require_close_logits(logits, self._bench.predicted_logits(model))
+
+    def _score(self, prefix: PrefixCache) -> None:
+        whole = self.unfinished
+        with self._packed.opened([self._slots[number] for number in whole], prefix) as flow:
+            for split, rows in self._bench.scored.items() if whole else ():
+                for number, found in zip(whole, score_packed(flow, rows), strict=True):
+                    self._scores[number][split] = found
+        for number in whole:
+            for split, found in self._scores[number].items():
+                if not math.isfinite(found.loss):
+                    text = f"diverged: the {split} loss is {found.loss} after training"
+                    self._outcomes[number] = {"status": "diverged", "error": text}
+
+    def _finish(self, number: int, fit: Fit) -> None:
+        self._outcomes[number] = {
+            "status": "done",
+            "losses": list(fit.losses),
+            "adapter": self._trials[number].adapter,
+            "adapter_bytes": sum(file.stat().st_size for file in self._folder(number).iterdir()),
+        }

@@ -1,0 +1,130 @@
+"""How the trials of a run are carried out: pack by pack, what is done is left alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from loratlas.study.engines import Engines
+from loratlas.study.pack_runner import PackedTrial, run_pack
+from loratlas.study.packs import Pack, packs_of
+from loratlas.study.progress import Listener
+from loratlas.study.records import TrialRecord
+from loratlas.study.request import Request
+from loratlas.study.store import Store
+from loratlas.study.trial_runner import Bench, run_trial
+from loratlas.study.trials import Cell, adapter_name, trial_spec
+from loratlas.train.packed.fit import ENGINE as PACKED
+from loratlas.train.prefix import PrefixCache
+from loratlas.train.reference import num_steps
+from loratlas.train.trial import TrialSpec
+
+
+class Training:
+    """Runs the trials that are missing of a run; a failed one is tried again, once per run.
+
+    Args:
+        request: the study.
+        store: where records go.
+        bench: what trials share.
+        engines: what they are trained with.
+        prefix: keeps hidden states of the frozen base.
+        listener: hears of it.
+        tell: called with each new record.
+    """
+
+    def __init__(
+        self,
+        *,
+        request: Request,
+        store: Store,
+        bench: Bench,
+        engines: Engines,
+        prefix: PrefixCache,
+        listener: Listener,
+        tell: Callable[[TrialRecord], None],
+    ) -> None:
+        self._request = request
+        self._store = store
+        self._bench = bench
+        self._engines = engines
+        self._prefix = prefix
+        self._listener = listener
+        self._tell = tell
+
+    def digests(self, cells: Sequence[Cell]) -> list[str]:
+        """Return the identities of trials, each once."""
+        return list(self._specs(cells))
+
+    def run(self, cells: Sequence[Cell]) -> None:
+        """Run the trials that are not there yet."""
+        specs = self._specs(cells)
+        reasons = {
+            digest: self._engines.reasons[spec.placement_digest]
+            for digest, (_, spec) in specs.items()
+        }
+        steps = num_steps(self._request.study.training, len(self._bench.train))
+        self._listener.advance((len(cells) - len(specs)) * steps)
+        known = self._store.trials()
+        for pack in packs_of(self._store, list(specs), reasons, self._engines.room):
+            missing = [t for t in pack.trials if t in specs and _is_missing(known.get(t))]
+            self._listener.advance((len(set(pack.trials) & set(specs)) - len(missing)) * steps)
+            if missing:
+                self._run_pack(pack, specs, missing, known)
+
+    def _specs(self, cells: Sequence[Cell]) -> dict[str, tuple[Cell, TrialSpec]]:
+        """Return the trials by their identity; placements that are equal share theirs."""
+        study, base = self._request.study, self._request.base.digest
+        data = self._request.data.digest
+        found: dict[str, tuple[Cell, TrialSpec]] = {}
+        for cell in cells:
+            spec = trial_spec(study, cell, base=base, data=data)
+            found.setdefault(spec.digest, (cell, spec))
+        return found
+
+    def _run_pack(
+        self,
+        pack: Pack,
+        specs: Mapping[str, tuple[Cell, TrialSpec]],
+        missing: Sequence[str],
+        known: Mapping[str, TrialRecord],
+    ) -> None:
+        trials = [_trial(*specs[digest], known.get(digest)) for digest in missing]
+        if pack.engine == PACKED and self._engines.packed is not None:
+            found = run_pack(
+                self._bench,
+                self._engines.packed,
+                self._prefix,
+                pack,
+                trials,
+                on_step=lambda *_: self._listener.advance(len(trials)),
+            )
+        else:
+            found = [
+                run_trial(
+                    self._bench,
+                    trial.spec,
+                    trial.placement,
+                    adapter=trial.adapter,
+                    attempts=trial.attempts,
+                    on_step=lambda *_: self._listener.advance(),
+                )
+                for trial in trials
+            ]
+        for (record, scores), trial in zip(found, trials, strict=True):
+            self._store.add_trial(record, trial.spec.to_json(), scores)
+            self._tell(record)
+            if record.status != "done":
+                cell, _ = specs[record.digest]
+                label = f"{cell.placement.name}, rate {cell.learning_rate:g}, seed {cell.seed}"
+                self._listener.say(f"{label}: {record.error}")
+
+
+def _is_missing(record: TrialRecord | None) -> bool:
+    return record is None or record.status == "failed"
+
+
+def _trial(cell: Cell, spec: TrialSpec, earlier: TrialRecord | None) -> PackedTrial:
+    return PackedTrial(
+        spec=spec,
+        placement=cell.placement.placement,
+        adapter=f"adapters/{adapter_name(cell, spec)}",
+        attempts=1 if earlier is None else earlier.attempts + 1,
+    )

@@ -1,0 +1,99 @@
+"""Which adapters does a pack hold, and where do their values, gradients and scales lie?
+
+Each trial has one slot. All values of a slot lie in one vector, site after site, A before B, and
+so do its gradients: clipping and the optimiser then take a handful of operations a trial.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from loratlas.placement.placement import Placement
+from loratlas.train.randomness import mask_seed, initial_a
+
+
+class SlotSite(NamedTuple):
+    """One adapter of one trial: views into the vectors of its slot.
+
+    Attributes:
+        a: shape (rank, d_in).
+        b: shape (d_out, rank).
+        grad_a: as `a`.
+        grad_b: as `b`.
+        scale: what B·A is multiplied by.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    grad_a: torch.Tensor
+    grad_b: torch.Tensor
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slot:
+    """The adapters of one trial.
+
+    Attributes:
+        placement: where they are.
+        values: every A and B, fp32, shape (trainable_parameters,).
+        sites: views into `values` and its gradient by path.
+        seed: of the trial.
+        dropout: share of an adapter's input that is left out in training.
+    """
+
+    placement: Placement
+    values: torch.nn.Parameter
+    sites: Mapping[str, SlotSite]
+    seed: int
+    dropout: float
+
+    @classmethod
+    def new(
+        cls, placement: Placement, *, seed: int, dropout: float, device: torch.device
+    ) -> "Slot":
+        """Return fresh adapters: A as `randomness` draws it per (seed, site), B zero."""
+        values = torch.zeros(placement.trainable_parameters, device=device)
+        gradient = torch.zeros_like(values)
+        parameter = torch.nn.Parameter(values)
+        parameter.grad = gradient
+        sites = dict(_cut(placement, parameter.detach(), gradient))
+        for adapter in placement.adapters:
+            path, d_in = adapter.site.path, adapter.site.d_in
+            drawn = initial_a(seed, path, rank=adapter.rank, d_in=d_in)
+            sites[path].a.copy_(torch.from_numpy(drawn))
+        return cls(placement=placement, values=parameter, sites=sites, seed=seed, dropout=dropout)
+
+    @property
+    def gradient(self) -> torch.Tensor:
+        """The gradient of `values`."""
+        assert self.values.grad is not None
+        return self.values.grad
+
+    def mask_generator(self, step: int, path: str) -> torch.Generator:
+        """Return what draws the dropout masks of a site in an optimiser step."""
+        generator = torch.Generator(device=self.values.device)
+        return generator.manual_seed(mask_seed(self.seed, step, path))
+
+
+def _cut(
+    placement: Placement, values: torch.Tensor, gradient: torch.Tensor
+) -> Iterator[tuple[str, SlotSite]]:
+    """Yield the views of each site, in the placement's order."""
+    start = 0
+    for adapter in placement.adapters:
+        rank, d_in, d_out = adapter.rank, adapter.site.d_in, adapter.site.d_out
+        middle, stop = start + rank * d_in, start + rank * (d_in + d_out)
+        yield (
+            adapter.site.path,
+            SlotSite(
+                a=values[start:middle].view(rank, d_in),
+                b=values[middle:stop].view(d_out, rank),
+                grad_a=gradient[start:middle].view(rank, d_in),
+                grad_b=gradient[middle:stop].view(d_out, rank),
+                scale=placement.scale(adapter),
+            ),
+        )
+        start = stop
