@@ -61,18 +61,11 @@ def run_ours(work: Work, materials: Materials, folder: Path, threads: int) -> Si
     """
     study, run = folder / "study.yaml", folder / "run"
     study.write_text(json.dumps(study_of(work, materials), indent=2), encoding="utf-8")
-    command = [*LORATLAS, "run", study, "--out", run, *_run_options(folder)]
+    command = [*LORATLAS, "run", study, "--out", run, "--no-probe"]
     # A cache of its own: what is read of the model counts.
     variables = {**work.environment, "LORATLAS_CACHE": str(folder / "cache")}
     process = run_process("loratlas", command, folder, threads=threads, variables=variables)
     return our_side(run, process)
-
-
-def _run_options(folder: Path) -> list[str]:
-    """Return the option that leaves out the probes, where this version has it."""
-    run_process("loratlas", [*LORATLAS, "run", "--help"], folder, threads=1)
-    told = (folder / "stdout.txt").read_text(encoding="utf-8")
-    return ["--no-probe"] if "--no-probe" in told else []
 
 
 def our_side(run: Path, process: Process) -> Side:
@@ -98,13 +91,19 @@ def our_side(run: Path, process: Process) -> Side:
                 num_scored=int(score.num_tokens.sum()),
                 test_loss=score.loss,
             )
-    phases = [phase for record in records for phase in record.memory.values()]
+    packs = {record.pack["number"]: record.pack for record in records if record.pack}
+    phases = [
+        phase
+        for each in [*(record.memory for record in records), *(p["memory"] for p in packs.values())]
+        for phase in each.values()
+    ]
     on_device = [phase["peak"] or 0 for phase in phases if phase.get("reserved") is not None]
     return Side(
         seconds=process.seconds,
         peak_bytes=process.peak_bytes,
         device_bytes=max(on_device, default=None),
-        training_seconds=sum(record.seconds or 0.0 for record in records),
+        training_seconds=sum(record.seconds or 0.0 for record in records)
+        + sum(pack["seconds"] for pack in packs.values()),
         trials=trials,
         engines=tuple(sorted({record.engine for record in records})),
     )

@@ -145,3 +145,12 @@ def prepared(base, study_folder):
         max_length=48,
     )
     return prepare(spec, base.tokenizer, root=study_folder)
+
+
+@pytest.fixture(params=["packed", "reference"])
+def engine(request):
+    """What any run promises is tested with each engine."""
+    from engines import Engine
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield Engine(request.param, monkeypatch)

@@ -72,7 +72,6 @@ def in_process(benchmarks, monkeypatch):
 
     for module in (benchmarks.work, benchmarks.sides, benchmarks.cost_of_a_study):
         monkeypatch.setattr(module, "run_process", run_process)
-    _leave_out_probes(monkeypatch)
     return commands
 
 
@@ -89,13 +88,3 @@ def _run(benchmarks, command):
     with pytest.raises(SystemExit) as end:
         main(command[3:])
     return end.value.code or 0
-
-
-def _leave_out_probes(monkeypatch):
-    from loratlas.study import run
-    from loratlas.train.outcome import Probe
-
-    found = Probe(
-        seconds_per_step=0.5, tokens_per_second=9.0, peak_memory_bytes=1, num_steps=6, engine="e"
-    )
-    monkeypatch.setattr(run, "probe", lambda _task: found)

@@ -15,7 +15,6 @@ import pytest
 
 from loratlas.errors import TrialError
 from loratlas.study import run as run_module
-from loratlas.study import trial_runner
 from loratlas.study.store import FILE_NAME, Store
 from loratlas.train.outcome import Probe
 
@@ -133,19 +132,20 @@ def test_an_empty_folder_is_taken_and_a_second_study_is_not(
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_a_failed_trial_is_exit_1_and_the_others_are_shown(
-    cli, study_folder, monkeypatch, quick_probe
-):
-    real = trial_runner.fit
+def by(engine, study: Path) -> Path:
+    """Let an engine carry a study out."""
+    study.write_text(study.read_text() + f"engine: {engine.key}\n")
+    return study
 
-    def failing(*args, seed, **kwargs):
+
+def test_a_failed_trial_is_exit_1_and_the_others_are_shown(cli, study_folder, quick_probe, engine):
+    def fails(seed, _rate):
         if seed == 1:
             raise RuntimeError("out of [red]memory[/] \x1b[2J")
-        return real(*args, seed=seed, **kwargs)
 
-    monkeypatch.setattr(trial_runner, "fit", failing)
-    out = study_folder / "run"
-    said = cli("run", study_folder / "study.yaml", "--out", out)
+    engine.disturb(fails)
+    study, out = by(engine, study_folder / "study.yaml"), study_folder / "run"
+    said = cli("run", study, "--out", out)
     assert said.code == 1
     assert "1 of 2" in said.out
     assert "\x1b" not in said.out + said.err
@@ -154,22 +154,19 @@ def test_a_failed_trial_is_exit_1_and_the_others_are_shown(
     assert told in said.err
     assert told in cli("status", out).out
     assert "Traceback" in (out / "run.log").read_text()
-    monkeypatch.setattr(trial_runner, "fit", real)
-    assert cli("run", study_folder / "study.yaml", "--out", out).code == 0
+    engine.let_be()
+    assert cli("run", study, "--out", out).code == 0
 
 
 def test_a_trial_that_fails_at_a_rate_not_chosen_is_exit_1_too(
-    cli, study_folder, monkeypatch, quick_probe
+    cli, study_folder, quick_probe, engine
 ):
-    real = trial_runner.fit
-
-    def failing(*args, learning_rate, **kwargs):
-        if learning_rate == 1e-3:
+    def fails(_seed, rate):
+        if rate == 1e-3:
             raise RuntimeError("out of memory")
-        return real(*args, learning_rate=learning_rate, **kwargs)
 
-    monkeypatch.setattr(trial_runner, "fit", failing)
-    study = rename(study_folder, ["full"])
+    engine.disturb(fails)
+    study = by(engine, rename(study_folder, ["full"]))
     study.write_text(study.read_text().replace("1e-2", "[1e-3, 1e-2]"))
     said = cli("run", study, "--out", study_folder / "run", "--json")
     assert said.code == 1
@@ -189,20 +186,17 @@ def test_a_failed_probe_is_a_sentence(cli, study_folder, monkeypatch):
     assert (arm["seconds"], arm["peak_memory_bytes"]) == (None, None)
 
 
-def test_ctrl_c_is_a_sentence(cli, study_folder, monkeypatch, quick_probe):
-    def interrupted(*_args, **_kwargs):
-        raise KeyboardInterrupt
-
-    out = study_folder / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "run_trial", interrupted)
-        said = cli("run", study_folder / "study.yaml", "--out", out)
+def test_ctrl_c_is_a_sentence(cli, study_folder, quick_probe, engine):
+    engine.interrupt(lambda _seed: True)
+    study, out = by(engine, study_folder / "study.yaml"), study_folder / "run"
+    said = cli("run", study, "--out", out)
     assert (said.code, said.out) == (1, "")
     assert said.err.endswith(
         f"loratlas: stopped; finished trials are kept in {out}, the same command goes on\n"
     )
     assert cli("status", out, "--json").json["missing"] == 4
-    assert cli("run", study_folder / "study.yaml", "--out", out).code == 0
+    engine.let_be()
+    assert cli("run", study, "--out", out).code == 0
 
 
 def test_ctrl_c_elsewhere(cli, monkeypatch):

@@ -77,12 +77,27 @@ def test_what_the_run_took(cli, run):
         assert row["bytes on disk"] == on_disk > row["planned bytes"]
 
 
-def test_trials_keep_their_memory_by_phase(run):
-    store = Store(run / FILE_NAME)
-    for trial in store.trials().values():
-        assert list(trial.memory) == ["train", "score"]
-        assert trial.adapter_bytes > 0
-    store.close()
+def test_memory_by_phase_is_kept_by_trial_or_by_pack(cli, study_folder, run):
+    apart = study_folder / "apart"
+    study = one_seed(study_folder)
+    study.write_text(study.read_text() + "engine: reference\n")
+    assert cli("run", study, "--out", apart, "--no-probe").code == 0
+    for out, engine in ((run, "packed"), (apart, "reference")):
+        store = Store(out / FILE_NAME)
+        trials = store.trials().values()
+        store.close()
+        for trial in trials:
+            assert trial.engine == engine
+            assert trial.adapter_bytes > 0
+            # Of a pack the figures are totals, which no trial has for itself.
+            memory = trial.memory if engine == "reference" else trial.pack["memory"]
+            assert list(memory) == ["train", "score"]
+            assert (trial.seconds is None, trial.pack is None) == (
+                (True, False) if engine == "packed" else (False, True)
+            )
+        found = cli("results", out, "--json").json["placements"]["full"]["resources"]
+        peak = found["trial_memory"]["train"]["peak_bytes"]
+        assert (peak is None) == (engine == "packed")
 
 
 @pytest.mark.parametrize("table", ["founding", "resources"])

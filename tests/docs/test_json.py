@@ -122,6 +122,7 @@ def test_run_results_and_status(capsys, study_folder, monkeypatch):
     )
     monkeypatch.setattr(run_module, "probe", lambda _task: quick)
     _add_a_warning(study_folder)
+    _add_what_cannot_be_packed(study_folder)
     folder = study_folder / "run"
     _add_forgetting(study_folder)
     with (study_folder / "study.yaml").open("a") as file:
@@ -153,6 +154,12 @@ def _add_a_warning(folder: Path) -> None:
     text = study.read_text().replace(
         "  attention: attention\n", "  attention: attention\n  named: names(c_proj)\n"
     )
+    study.write_text(text)
+
+
+def _add_what_cannot_be_packed(folder: Path) -> None:
+    study = folder / "study.yaml"
+    text = study.read_text().replace("placements:\n", "placements:\n  tokens: embedding\n")
     study.write_text(text)
 
 

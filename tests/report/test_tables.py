@@ -66,6 +66,7 @@ def results(**arms):
         "placements": arms,
         "contrasts": [contrast(-0.0123, [-0.02, -0.0046])] if "b" in arms else [],
         "num_trials": 6,
+        "engines": {"packed": 6, "reference": 0, "reasons": []},
         "claims": [],
         "sweeps": {},
     }
@@ -105,6 +106,27 @@ def test_conclusions_come_first_among_the_notes():
         "Claim: b: 'at least 95% of a' is supported.",
         "b: the best learning rate, 0.01, is the highest.",
     ]
+
+
+def test_why_some_trials_did_not_train_together():
+    def said(packed, reference, *reasons):
+        found = results(a=arm())
+        found["engines"] = {
+            "packed": packed,
+            "reference": reference,
+            "reasons": [{"reason": reason, "num_trials": count} for reason, count in reasons],
+        }
+        return [line for line in notes(found) if "engine" in line]
+
+    assert said(6, 0) == said(0, 6, ("the base's own dropout is active", 6)) == []
+    assert said(4, 3, ("wte is no plain linear map", 2), ("odd is none", 1)) == [
+        "3 of 7 trials were trained one after another by the reference engine: wte is no plain "
+        "linear map (2); odd is none (1). The others trained together in packs; losses agree "
+        "between the engines up to rounding."
+    ]
+    assert said(4, 3)[0].startswith(
+        "3 of 7 trials were trained one after another by the reference engine. The others"
+    )
 
 
 def test_the_tables_of_what_was_adapted_and_what_it_costs():

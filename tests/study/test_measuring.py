@@ -10,6 +10,7 @@ from loratlas.errors import StudyError, TrialError
 from loratlas.measure.answers import Answer, TaskScore
 from loratlas.measure.forgetting import PreparedForgetting
 from loratlas.study import run as run_module
+from loratlas.study import training
 from loratlas.study.folder import FILE_NAME
 from loratlas.study.progress import Silent
 from loratlas.study.records import BASE
@@ -63,7 +64,7 @@ def test_a_measure_that_is_added_or_changed_costs_no_training(study, study_folde
     before = study()
     assert before["base"]["tasks"] == {}
     assert before["placements"]["full"]["forgetting"] is None
-    monkeypatch.setattr(run_module, "run_trial", no_training)
+    monkeypatch.setattr(training, "run_pack", no_training)
     found = study(forgetting(), GSM8K)
     assert {name: arm["losses"] for name, arm in found["placements"].items()} == {
         name: arm["losses"] for name, arm in before["placements"].items()
@@ -129,7 +130,7 @@ def test_what_fails_on_the_base_stops_before_training(study, monkeypatch):
         raise TrialError("no numbers")
 
     monkeypatch.setattr(PreparedForgetting, "take", broken)
-    monkeypatch.setattr(run_module, "run_trial", no_training)
+    monkeypatch.setattr(training, "run_pack", no_training)
     with pytest.raises(TrialError, match="no numbers"):
         study(forgetting())
 

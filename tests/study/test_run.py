@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from loratlas.data.collate import Collator
 from loratlas.errors import RunFolderError, StudyError, TrialError
 from loratlas.measure.likelihood import score
 from loratlas.placement.placement import place
+from loratlas.study import pack_runner, training, trial_runner
 from loratlas.study import run as run_module
-from loratlas.study import trial_runner
 from loratlas.study.folder import open_run
+from loratlas.study.options import RunOptions
 from loratlas.study.progress import Silent
 from loratlas.study.records import BASE
 from loratlas.study.run import run_study
@@ -37,15 +39,27 @@ def quick_probe(monkeypatch):
     monkeypatch.setattr(run_module, "probe", lambda _task: found)
 
 
-def run(folder: Path, out: str = "run", **changes: str) -> Path:
-    """Run the folder's study, with some of its sections replaced."""
+def run(folder: Path, out: str = "run", engine=None, **changes: str) -> Path:
+    """Run the folder's study, with some of its sections replaced, by an engine."""
     text = (folder / "study.yaml").read_text()
     for key, value in changes.items():
         text = re.sub(rf"^{key}:.*\n(  .*\n)*", "", text, flags=re.MULTILINE)
         text += f"{key}: {value}\n"
+    if engine is not None:
+        text += f"engine: {engine.key}\n"
     (folder / "changed.yaml").write_text(text)
-    run_study(load_study(folder / "changed.yaml"), folder / out, Silent())
+    options = RunOptions() if engine is None else engine.options
+    run_study(load_study(folder / "changed.yaml"), folder / out, Silent(), options)
     return folder / out
+
+
+def store_meta(run_folder: Path, key: str):
+    with closing(open_run(run_folder)) as store:
+        return store.meta(key)
+
+
+def packs_of(run_folder: Path) -> list[dict]:
+    return store_meta(run_folder, "packs")
 
 
 def losses(run_folder: Path) -> dict[str, dict[str, float]]:
@@ -58,45 +72,41 @@ def losses(run_folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def test_two_runs_of_one_study_are_equal_bit_for_bit(study_folder):
-    first, second = losses(run(study_folder, "a")), losses(run(study_folder, "b"))
+def test_two_runs_of_one_study_are_equal_bit_for_bit(study_folder, engine):
+    first, second = (losses(run(study_folder, out, engine)) for out in ("a", "b"))
     assert len(first) == 4
     assert first == second
 
 
-def test_repeating_a_run_does_nothing_again(study_folder, monkeypatch):
-    out = run(study_folder)
+def test_repeating_a_run_does_nothing_again(study_folder, monkeypatch, engine):
+    out = run(study_folder, engine=engine)
     before = losses(out)
 
     def never(*_args, **_kwargs):
         raise AssertionError("a finished trial was started again")
 
-    monkeypatch.setattr(run_module, "run_trial", never)
+    monkeypatch.setattr(training, "run_trial", never)
+    monkeypatch.setattr(training, "run_pack", never)
     monkeypatch.setattr(run_module, "probe", never)
-    run(study_folder)
+    run(study_folder, engine=engine)
     assert losses(out) == before
 
 
-def test_a_broken_off_run_goes_on_to_the_same_numbers(study_folder, monkeypatch):
-    whole = losses(run(study_folder, "whole"))
-    real, count = run_module.run_trial, [0]
-
-    def dies_third(*args, **kwargs):
-        count[0] += 1
-        if count[0] == 3:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(run_module, "run_trial", dies_third)
+def test_a_broken_off_run_goes_on_to_the_same_numbers(study_folder, engine):
+    whole = losses(run(study_folder, "whole", engine))
+    engine.interrupt(lambda seed: seed == 1)
     with pytest.raises(KeyboardInterrupt):
-        run(study_folder, "broken")
+        run(study_folder, "broken", engine)
     assert len(losses(study_folder / "broken")) == 2
-    run(study_folder, "broken")
+    engine.let_be()
+    run(study_folder, "broken", engine)
     assert losses(study_folder / "broken") == whole
 
 
-def test_every_adapter_loads_with_peft_and_gives_the_measured_loss(study_folder, tiny_folder):
-    out = run(study_folder)
+def test_every_adapter_loads_with_peft_and_gives_the_measured_loss(
+    study_folder, tiny_folder, engine
+):
+    out = run(study_folder, engine=engine)
     study = load_study(study_folder / "study.yaml")
     data = prepare(study.data, AutoTokenizer.from_pretrained(tiny_folder), root=study.root)
     store = open_run(out)
@@ -107,7 +117,11 @@ def test_every_adapter_loads_with_peft_and_gives_the_measured_loss(study_folder,
         with quiet():
             peft = PeftModel.from_pretrained(model, str(out / trial.adapter)).eval()
         found = score(peft, data.test.rows, collator=Collator(pad_id=0), device=torch.device("cpu"))
-        assert found.loss == store.scores(trial.digest)["test"].loss
+        measured = store.scores(trial.digest)["test"].loss
+        if engine.name == "reference":
+            assert measured == found.loss
+        # The packed engine takes the same fp32 sums in another order.
+        assert measured == pytest.approx(found.loss, rel=1e-6)
     store.close()
 
 
@@ -143,16 +157,13 @@ def test_the_rate_is_chosen_on_validation_and_the_other_seeds_use_it(study_folde
     store.close()
 
 
-def test_a_diverged_trial_is_a_record_and_is_not_tried_again(study_folder, monkeypatch):
-    real = trial_runner.fit
-
-    def diverging(*args, seed, **kwargs):
+def test_a_diverged_trial_is_a_record_and_is_not_tried_again(study_folder, engine):
+    def diverges(seed, _rate):
         if seed == 1:
             raise DivergedError("diverged: the training loss is nan at step 2 of 3")
-        return real(*args, seed=seed, **kwargs)
 
-    monkeypatch.setattr(trial_runner, "fit", diverging)
-    out = run(study_folder)
+    engine.disturb(diverges)
+    out = run(study_folder, engine=engine)
     store = open_run(out)
     stands, found = standing(store), results(store)
     store.close()
@@ -160,31 +171,28 @@ def test_a_diverged_trial_is_a_record_and_is_not_tried_again(study_folder, monke
     arm = found["placements"]["full"]
     assert (arm["num_trials"], arm["num_failed"]) == (2, 1)
     assert list(arm["losses"]) == ["0"]
-    monkeypatch.setattr(trial_runner, "fit", None)
-    run(study_folder)
+    engine.interrupt(lambda _seed: True)
+    run(study_folder, engine=engine)
 
 
-def test_a_failed_trial_is_a_record_and_is_tried_again(study_folder, monkeypatch):
-    real = trial_runner.fit
-
-    def failing(*args, seed, **kwargs):
+def test_a_failed_trial_is_a_record_and_is_tried_again(study_folder, engine):
+    def fails(seed, _rate):
         if seed == 1:
             raise RuntimeError("out of memory")
-        return real(*args, seed=seed, **kwargs)
 
-    monkeypatch.setattr(trial_runner, "fit", failing)
-    out = run(study_folder)
+    engine.disturb(fails)
+    out = run(study_folder, engine=engine)
     assert "out of memory" in (out / "run.log").read_text()
     store = open_run(out)
     assert standing(store)["failed"] == 2
     store.close()
-    monkeypatch.setattr(trial_runner, "fit", real)
-    run(study_folder)
+    engine.let_be()
+    run(study_folder, engine=engine)
     store = open_run(out)
     assert standing(store)["complete"]
     assert sorted(t.attempts for t in store.trials().values()) == [1, 1, 2, 2]
     store.close()
-    assert losses(out) == losses(run(study_folder, "clean"))
+    assert losses(out) == losses(run(study_folder, "clean", engine))
 
 
 def test_a_failed_probe_is_said_and_the_trials_go_on(study_folder, monkeypatch):
@@ -238,66 +246,96 @@ def test_rows_that_the_base_cannot_read_are_refused(study_folder, tiny_folder, t
     assert not (study_folder / "run").exists()
 
 
-def test_kill_9_loses_only_the_trial_that_ran(study_folder):
-    """The real command, killed by the system halfway, ends with the numbers of a whole run."""
+# Ends itself as the system would: at a step of the second pack, or between the records of it.
+KILLED = """\
+import os, signal, sys
+from loratlas.cli.main import main
+from loratlas.study import pack_runner
+from loratlas.study.store import Store
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def fit_pack(*arguments, on_step, **more):
+    packs.append(1)
+    def step(done, total):
+        if len(packs) == 2 and done == 2:
+            die()
+    return real_fit(*arguments, on_step=step, **more)
+
+def add_trials(store, finished):
+    added.append(1)
+    real_add(store, halved(finished) if len(added) == last else finished)
+
+def halved(finished):
+    for each in finished:
+        yield each
+        die()
+
+packs, added = [], []
+real_fit, real_add = pack_runner.fit_pack, Store.add_trials
+where, last = sys.argv[1], int(sys.argv[2])
+if where == "a step":
+    pack_runner.fit_pack = fit_pack
+else:
+    Store.add_trials = add_trials
+main(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "where", "last"),
+    [("auto", "a step", 0), ("auto", "the records", 2), ("reference", "the records", 3)],
+)
+def test_kill_9_loses_only_what_ran(study_folder, key, where, last):
+    """The real command, killed halfway, ends with the packs and numbers of a whole run."""
     study = study_folder / "study.yaml"
-    study.write_text(study.read_text().replace("seeds: 2", "seeds: 3"))
-    command = [sys.executable, "-m", "loratlas.cli.main", "run", str(study), "--out"]
-    process = subprocess.Popen(
-        [*command, str(study_folder / "killed")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    study.write_text(study.read_text().replace("seeds: 2", f"seeds: 3\nengine: {key}"))
+    killed, whole = study_folder / "killed", study_folder / "whole"
+    command = ["run", study, "--out", killed, "--no-probe", "--pack", "2"]
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, where, str(last), *map(str, command)],
+        capture_output=True,
+        check=False,
     )
-    done = 0
-    while process.poll() is None and done < 2:
-        try:
-            store = open_run(study_folder / "killed")
-            done = len(store.trials())
-            store.close()
-        except (RunFolderError, Exception):
-            done = 0
-    process.kill()
-    assert process.wait() == -9
-    kept = losses(study_folder / "killed")
-    assert 2 <= len(kept) < 6
-    run_study(load_study(study), study_folder / "killed", Silent())
-    run_study(load_study(study), study_folder / "whole", Silent())
-    assert losses(study_folder / "killed") == losses(study_folder / "whole")
+    assert ended.returncode == -9, ended.stderr
+    kept, packs = losses(killed), packs_of(killed)
+    assert len(kept) == 2
+    assert sorted(trial for pack in packs for trial in pack["trials"]) == sorted(
+        store_meta(killed, "wanted")
+    )
+    run_study(load_study(study), killed, Silent(), RunOptions(probe=False))
+    run_study(load_study(study), whole, Silent(), RunOptions(probe=False, trials_per_pack=2))
+    assert packs_of(killed) == packs == packs_of(whole)
+    assert losses(killed) == losses(whole)
+    assert losses(killed).items() >= kept.items()
 
 
-def test_a_choice_that_changes_after_a_retry_leaves_nothing_out(study_folder, monkeypatch):
+def test_a_choice_that_changes_after_a_retry_leaves_nothing_out(study_folder, engine):
     """The better rate fails once; tried again it wins, and then its other seeds are missing."""
     sections = {
         "training": "{steps: 3, batch: 4, learning_rate: [1e-9, 1e-2]}",
         "seeds": "3",
         "sweep_seeds": "1",
     }
-    real, real_run = trial_runner.fit, run_module.run_trial
 
-    def failing(*args, learning_rate, **kwargs):
-        if learning_rate == 1e-2:
+    def fails(_seed, rate):
+        if rate == 1e-2:
             raise RuntimeError("out of memory")
-        return real(*args, learning_rate=learning_rate, **kwargs)
 
-    monkeypatch.setattr(trial_runner, "fit", failing)
-    out = run(study_folder, **sections)
-    monkeypatch.setattr(trial_runner, "fit", real)
-
-    def stopped_after_the_sweep(*args, **kwargs):
-        if args[1].seed > 0:
-            raise KeyboardInterrupt
-        return real_run(*args, **kwargs)
-
-    monkeypatch.setattr(run_module, "run_trial", stopped_after_the_sweep)
+    engine.disturb(fails)
+    out = run(study_folder, engine=engine, **sections)
+    engine.let_be()
+    engine.interrupt(lambda seed: seed > 0)
     with pytest.raises(KeyboardInterrupt):
-        run(study_folder, **sections)
+        run(study_folder, engine=engine, **sections)
     store = open_run(out)
     stands = standing(store)
     store.close()
     assert not stands["complete"]
     assert (stands["num_trials"], stands["done"], stands["missing"]) == (8, 4, 4)
-    monkeypatch.setattr(run_module, "run_trial", real_run)
-    run(study_folder, **sections)
+    engine.let_be()
+    run(study_folder, engine=engine, **sections)
     store = open_run(out)
     stands = standing(store)
     assert stands["complete"]
@@ -338,18 +376,25 @@ def test_what_else_has_changed_since_is_said(study_folder, monkeypatch):
     assert any("since this run began, torch was" in line for line in said)
 
 
-def test_adapters_that_end_as_no_numbers_have_diverged(study_folder, monkeypatch):
-    real = trial_runner.fit
-
+def test_adapters_that_end_as_no_numbers_have_diverged(study_folder, monkeypatch, engine):
     def last_step_explodes(base, model, *args, **kwargs):
-        found = real(base, model, *args, **kwargs)
+        found = real_fit(base, model, *args, **kwargs)
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.data.fill_(float("nan"))
         return found
 
+    def last_step_of_the_pack_explodes(flow, *args, **kwargs):
+        found = real_fit_pack(flow, *args, **kwargs)
+        for slot in flow.slots:
+            for site in slot.sites.values():
+                site.b.fill_(float("nan"))
+        return found
+
+    real_fit, real_fit_pack = trial_runner.fit, pack_runner.fit_pack
     monkeypatch.setattr(trial_runner, "fit", last_step_explodes)
-    store = open_run(run(study_folder))
+    monkeypatch.setattr(pack_runner, "fit_pack", last_step_of_the_pack_explodes)
+    store = open_run(run(study_folder, engine=engine))
     assert {trial.status for trial in store.trials().values()} == {"diverged"}
     store.close()
 

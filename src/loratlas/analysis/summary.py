@@ -11,6 +11,7 @@ from typing import Any
 from loratlas.analysis.arms import SPLIT, Arms, arms_of, trials_at_chosen_rate
 from loratlas.analysis.components import Floats
 from loratlas.analysis.conclusions import claims, contrasts, sweeps
+from loratlas.analysis.engines import engines
 from loratlas.analysis.estimates import Estimate, estimate
 from loratlas.analysis.measured import Measured
 from loratlas.analysis.quality import base_quality, finite, mean, quality
@@ -80,6 +81,7 @@ def results(store: Store) -> dict[str, Any]:
         ),
         "sweeps": sweeps(store, study),
         "num_trials": store.meta("num_trials"),
+        "engines": engines(store),
         "environment": store.meta("environment"),
     }
 

@@ -71,7 +71,9 @@ def _options(
         probe=probe,
         trials_per_pack=pack,
         prefix_memory=(
-            None if prefix_memory is None else parse_size(prefix_memory, "--prefix-memory", zero=True)
+            None
+            if prefix_memory is None
+            else parse_size(prefix_memory, "--prefix-memory", zero=True)
         ),
         prefix_file=parse_size(prefix_file, "--prefix-file", zero=True),
     )

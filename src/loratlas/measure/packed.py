@@ -36,11 +36,12 @@ def score_packed(flow: Flow, rows: Sequence[TokenizedRow]) -> list[SplitScore]:
     num_correct = np.zeros((count, len(rows)), dtype=np.int64)
     for indices in _batches(rows, count):
         some = [rows[index] for index in indices]
-        passed = flow.passed([Unit(slot, some) for slot in range(count)])
-        for values, found in zip((nll, num_correct), _sums(flow, passed), strict=True):
-            for number, unit in enumerate(passed.units):
-                own = slice(number * len(some), (number + 1) * len(some))
-                values[unit.slot, indices] = found[own]
+        for slots in _together(some, count):
+            passed = flow.passed([Unit(slot, some) for slot in slots])
+            for values, found in zip((nll, num_correct), _sums(flow, passed), strict=True):
+                for number, unit in enumerate(passed.units):
+                    own = slice(number * len(some), (number + 1) * len(some))
+                    values[unit.slot, indices] = found[own]
     return [
         SplitScore(
             row=np.array([row.row for row in rows], dtype=np.int64),
@@ -51,6 +52,13 @@ def score_packed(flow: Flow, rows: Sequence[TokenizedRow]) -> list[SplitScore]:
         )
         for slot in range(count)
     ]
+
+
+def _together(rows: Sequence[TokenizedRow], count: int) -> Iterator[range]:
+    """Yield slots that read rows in one pass: all of them, or fewer where one row is long."""
+    most = max(1, _MOST_TOKENS // sum(row.num_read for row in rows))
+    for start in range(0, count, most):
+        yield range(start, min(start + most, count))
 
 
 def _batches(rows: Sequence[TokenizedRow], count: int) -> Iterator[list[int]]:

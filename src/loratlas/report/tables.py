@@ -1,6 +1,6 @@
 """How results look as tables in a terminal of 80 columns and more."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
@@ -43,7 +43,21 @@ def notes(results: Mapping[str, Any]) -> list[str]:
         for name, found in results["placements"].items()
         if found["num_failed"]
     ]
-    return lines
+    return [*lines, *_apart(results["engines"])]
+
+
+def _apart(engines: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why some trials of a run were trained alone while others were packed."""
+    packed, alone = engines["packed"], engines["reference"]
+    if packed and alone:
+        reasons = "; ".join(
+            f"{each['reason']} ({each['num_trials']})" for each in engines["reasons"]
+        )
+        yield (
+            f"{alone} of {packed + alone} trials were trained one after another by the reference "
+            f"engine{': ' if reasons else ''}{reasons}. The others trained together in packs; "
+            "losses agree between the engines up to rounding."
+        )
 
 
 def _loss_table(results: Mapping[str, Any]) -> Table:

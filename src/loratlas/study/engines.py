@@ -1,9 +1,12 @@
 """Which engine trains each trial of a run, and with what: decided once, before any of them runs."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from loratlas.study.options import RunOptions
 from loratlas.study.planning import Rows, estimator_of, workload_of
@@ -36,7 +39,7 @@ def choose_engines(request: Request, options: RunOptions, listener: Listener) ->
     rows = request.data.train.rows
     found: PackedBase | str = "the study asks for the reference engine"
     if request.study.engine == "auto":
-        found = open_base(request.base, request.anatomy, rows)
+        found = open_base(request.base, request.anatomy, rows, request.data.masking)
         if isinstance(found, str):
             listener.say(f"trials are trained one after another: {found}")
     reasons: dict[str, str | None] = {}
@@ -59,7 +62,7 @@ def choose_engines(request: Request, options: RunOptions, listener: Listener) ->
 def prefix_for(
     request: Request, room: Room, options: RunOptions, folder: Path
 ) -> Iterator[PrefixCache]:
-    """Keep hidden states of the frozen base while a run goes on."""
+    """Keep hidden states of the frozen base while a run goes on; no file of them is left."""
     base = request.base
     memory = room.prefix_bytes if options.prefix_memory is None else options.prefix_memory
     parameter = next(base.model.parameters())
@@ -68,13 +71,16 @@ def prefix_for(
         dtype=parameter.dtype,
         memory_limit=memory,
         file_limit=options.prefix_file,
-        folder=folder / _FOLDER if options.prefix_file else None,
+        # Also where no file is asked for: one that a killed run left is taken off the disk.
+        folder=folder / _FOLDER,
         numerics=base.device.type,
     )
     try:
         yield cache
     finally:
         cache.close()
+        # The lock of the run folder keeps other processes from it.
+        shutil.rmtree(folder / _FOLDER, ignore_errors=True)
 
 
 def _room(request: Request, options: RunOptions) -> Room:
@@ -87,6 +93,7 @@ def _room(request: Request, options: RunOptions) -> Room:
         rows,
         study.training,
         free=free_bytes(base.device),
+        free_host=free_bytes(torch.device("cpu")),
         device=base.device,
         bytes_per_token=bytes_per_token(
             estimator_of(study, request.anatomy, workload),

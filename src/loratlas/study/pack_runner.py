@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from loratlas.data.rows import TokenizedRow
 from loratlas.measure.packed import score_packed
 from loratlas.measure.scores import SplitScore
 from loratlas.placement.placement import Placement
@@ -26,6 +25,7 @@ from loratlas.train.adapters import require_close_logits, saved_adapters
 from loratlas.train.gauge import Gauge
 from loratlas.train.outcome import Fit
 from loratlas.train.packed.fit import ENGINE, fit_pack
+from loratlas.train.packed.heap import keep_freed_memory
 from loratlas.train.packed.opening import PackedBase
 from loratlas.train.packed.passes import Passes
 from loratlas.train.packed.saved import reload_slot, save_slot
@@ -101,15 +101,7 @@ class _PackWork:
         self._outcomes: list[dict[str, Any] | None] = [None] * len(trials)
         self._scores: list[Scores] = [{} for _ in trials]
         self._totals: dict[str, Any] = {"number": pack.number, "trials": len(trials)}
-        self._slots = [
-            Slot.new(
-                trial.placement,
-                seed=trial.spec.seed,
-                dropout=trial.spec.lora_dropout,
-                device=bench.base.device,
-            )
-            for trial in trials
-        ]
+        self._slots: list[Slot] = []
 
     @property
     def unfinished(self) -> list[int]:
@@ -118,6 +110,7 @@ class _PackWork:
 
     def carry_out(self, prefix: PrefixCache, on_step: Callable[[int, int], None]) -> None:
         """Train all, then save, check and score those that are whole."""
+        self._slots = [self._fresh(trial) for trial in self._trials]
         gauge = Gauge(self._bench.base.device)
         began = time.perf_counter()
         with gauge.phase("train"):
@@ -127,14 +120,10 @@ class _PackWork:
             if isinstance(fit, DivergedError):
                 self._outcomes[number] = {"status": "diverged", "error": str(fit)}
         self._each(self._save)
-        logits = self._logits(prefix)
-        self._each(lambda number: self._check(number, logits[number]))
+        self._each(lambda number: self._check(number, prefix))
         with gauge.phase("score"):
             self._score(prefix)
-        for number in self.unfinished:
-            fit = fits[number]
-            assert isinstance(fit, Fit)
-            self._finish(number, fit)
+        self._each(lambda number: self._finish(number, fits[number]))
 
     def fail(self, number: int, error: Exception) -> None:
         """Put down that a trial failed."""
@@ -157,23 +146,35 @@ class _PackWork:
         )
         return record, self._scores[number] if record.status == "done" else {}
 
+    def _fresh(self, trial: PackedTrial) -> Slot:
+        return Slot.new(
+            trial.placement,
+            seed=trial.spec.seed,
+            dropout=trial.spec.lora_dropout,
+            device=self._bench.base.device,
+        )
+
     def _train(
         self, prefix: PrefixCache, on_step: Callable[[int, int], None]
     ) -> list[Fit | DivergedError]:
         bench, spec = self._bench, self._trials[0].spec
         passes = Passes(self._pack.tokens_per_pass or 1)
+        if bench.base.device.type == "cpu":
+            keep_freed_memory()
         bench.base.model.train()
-        with self._packed.opened(self._slots, prefix) as flow:
-            fits = fit_pack(
-                flow,
-                bench.train,
-                spec.training,
-                learning_rates=[trial.spec.learning_rate for trial in self._trials],
-                passes=passes,
-                masking=bench.masking,
-                on_step=on_step,
-            )
-        bench.base.model.eval()
+        try:
+            with self._packed.opened(self._slots, prefix) as flow:
+                fits = fit_pack(
+                    flow,
+                    bench.train,
+                    spec.training,
+                    learning_rates=[trial.spec.learning_rate for trial in self._trials],
+                    passes=passes,
+                    masking=bench.masking,
+                    on_step=on_step,
+                )
+        finally:
+            bench.base.model.eval()
         self._totals |= {"tokens_per_pass": passes.limit, "halved": passes.num_halved}
         return fits
 
@@ -198,14 +199,10 @@ class _PackWork:
         save_slot(self._slots[number], self._folder(number), self._bench.base)
         reload_slot(self._slots[number], self._folder(number))
 
-    def _logits(self, prefix: PrefixCache) -> list[torch.Tensor]:
-        """Return the logits of what is predicted of a few rows, by each slot."""
-        rows = self._bench.checked_rows
-        with torch.no_grad(), self._packed.opened(self._slots, prefix) as flow:
-            return [flow.logits_of(number, rows) for number in range(len(self._slots))]
-
-    def _check(self, number: int, logits: torch.Tensor) -> None:
+    def _check(self, number: int, prefix: PrefixCache) -> None:
         """Hold the packed engine's logits against what PEFT computes with the saved adapter."""
+        with torch.no_grad(), self._packed.opened([self._slots[number]], prefix) as flow:
+            logits = flow.logits_of(0, self._bench.checked_rows)
         if not torch.isfinite(logits).all():
             raise DivergedError("diverged: the trained adapters give logits that are no numbers")
         placement = self._trials[number].placement
@@ -214,17 +211,18 @@ class _PackWork:
 
     def _score(self, prefix: PrefixCache) -> None:
         whole = self.unfinished
+        if not whole:
+            return
         with self._packed.opened([self._slots[number] for number in whole], prefix) as flow:
-            for split, rows in self._bench.scored.items() if whole else ():
+            for split, rows in self._bench.scored.items():
                 for number, found in zip(whole, score_packed(flow, rows), strict=True):
                     self._scores[number][split] = found
-        for number in whole:
-            for split, found in self._scores[number].items():
-                if not math.isfinite(found.loss):
-                    text = f"diverged: the {split} loss is {found.loss} after training"
-                    self._outcomes[number] = {"status": "diverged", "error": text}
 
-    def _finish(self, number: int, fit: Fit) -> None:
+    def _finish(self, number: int, fit: Fit | DivergedError) -> None:
+        assert isinstance(fit, Fit)
+        for split, found in self._scores[number].items():
+            if not math.isfinite(found.loss):
+                raise DivergedError(f"diverged: the {split} loss is {found.loss} after training")
         self._outcomes[number] = {
             "status": "done",
             "losses": list(fit.losses),

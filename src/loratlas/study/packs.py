@@ -4,8 +4,8 @@ Packs are formed from the study and kept before any of their trials runs. A run 
 the packs that were kept: what is left of a study never decides what trains with what.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from loratlas.study.room import Room
 from loratlas.study.store import Store
@@ -39,45 +39,57 @@ def packs_of(
 ) -> list[Pack]:
     """Return the packs that hold the wanted trials; those not yet in one are packed and kept.
 
+    A trial that has not ended leaves a pack whose engine is not the one that serves it now: the
+    study may have asked for the reference engine, and no longer do so.
+
     Args:
         store: of the run.
         wanted: digests of trials, in the order of the study.
         reasons: why each cannot be packed, None where it can.
         room: how many go together.
     """
-    kept = [_read(pack) for pack in store.meta(_KEY) or ()]
+    ended = {digest for digest, trial in store.trials().items() if trial.status != "failed"}
+    before = [_read(pack) for pack in store.meta(_KEY) or ()]
+    kept = [stays for pack in before if (stays := _served(pack, reasons, ended)).trials]
     known = {trial for pack in kept for trial in pack.trials}
     new = [trial for trial in wanted if trial not in known]
     if new:
-        kept += _formed(new, reasons, room, len(kept))
+        kept += _formed(new, reasons, room, max((pack.number for pack in before), default=0))
         store.set_meta(_KEY, [asdict(pack) for pack in kept])
     return [pack for pack in kept if set(pack.trials) & set(wanted)]
 
 
+def _served(pack: Pack, reasons: Mapping[str, str | None], ended: Container[str]) -> Pack:
+    """Return a pack without the trials that another engine is to train."""
+    is_packed = pack.engine == PACKED
+    stays = [
+        trial
+        for trial in pack.trials
+        if trial in ended or trial not in reasons or (reasons[trial] is None) == is_packed
+    ]
+    return replace(pack, trials=tuple(stays))
+
+
 def _formed(
-    trials: Sequence[str], reasons: Mapping[str, str | None], room: Room, num_before: int
+    trials: Sequence[str], reasons: Mapping[str, str | None], room: Room, last: int
 ) -> list[Pack]:
-    """Return packs of equal size, as far as that goes, then a pack for each other trial."""
+    """Return packs of equal size, as far as that goes, then a pack for each other trial.
+
+    Args:
+        trials: what is packed.
+        reasons: why each cannot be, None where it can.
+        room: how many go together.
+        last: number of the last pack before these.
+    """
     packable = [trial for trial in trials if reasons[trial] is None]
     apart = [trial for trial in trials if reasons[trial] is not None]
-    groups = _even(packable, room.trials)
-    packs = [
-        Pack(
-            number=num_before + place,
-            engine=PACKED,
-            trials=group,
-            tokens_per_pass=room.tokens_per_pass,
-        )
-        for place, group in enumerate(groups, start=1)
+    together = [
+        Pack(number=number, engine=PACKED, trials=group, tokens_per_pass=room.tokens_per_pass)
+        for number, group in enumerate(_even(packable, room.trials), start=last + 1)
     ]
-    return packs + [
-        Pack(
-            number=num_before + len(packs) + place,
-            engine=REFERENCE,
-            trials=(trial,),
-            reason=reasons[trial],
-        )
-        for place, trial in enumerate(apart, start=1)
+    return together + [
+        Pack(number=number, engine=REFERENCE, trials=(trial,), reason=reasons[trial])
+        for number, trial in enumerate(apart, start=last + len(together) + 1)
     ]
 
 

@@ -36,7 +36,7 @@ class Room:
     Attributes:
         trials: most trials of a pack.
         tokens_per_pass: most tokens that go through the base at once.
-        prefix_bytes: bytes of memory for hidden states of the frozen base.
+        prefix_bytes: bytes of the machine's own memory for hidden states of the frozen base.
     """
 
     trials: int
@@ -57,6 +57,7 @@ def room_for(
     training: TrainingSpec,
     *,
     free: int,
+    free_host: int,
     device: torch.device,
     bytes_per_token: float,
     most: int | None = None,
@@ -68,6 +69,7 @@ def room_for(
         rows: its training rows.
         training: how they are trained.
         free: bytes that are free on the device once the base is loaded.
+        free_host: bytes that are free in the machine's own memory, where the prefix is kept.
         device: where trials run.
         bytes_per_token: what a training step keeps of a token.
         most: most trials of a pack, where a person says so.
@@ -81,7 +83,7 @@ def room_for(
     return Room(
         trials=max(1, min(by_memory, by_tokens if most is None else most, most or _MOST_TRIALS)),
         tokens_per_pass=max(1, min(tokens, _TOKENS_PER_PASS[device.type])),
-        prefix_bytes=int(free * _FOR_PREFIX),
+        prefix_bytes=int(free_host * _FOR_PREFIX),
     )
 
 

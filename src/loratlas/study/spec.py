@@ -80,8 +80,8 @@ class StudySpec:
     def to_json(self) -> dict[str, Any]:
         """Return everything that can change a result, as plain data.
 
-        Left out are the study's name, device and engine, the trackers, where the file lies, and how it
-        is laid out; a rule stands in its canonical form.
+        Left out are the study's name, device and engine, the trackers, where the file lies, and how
+        it is laid out; a rule stands in its canonical form.
         """
         return {
             "model": asdict(self.model),

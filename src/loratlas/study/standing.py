@@ -3,7 +3,17 @@
 from collections import Counter
 from typing import Any
 
+from loratlas.study.records import TrialRecord
 from loratlas.study.store import Store
+
+
+def asked_trials(store: Store) -> list[TrialRecord]:
+    """Return the trials that ran and that the study asks for.
+
+    A rate that was chosen once and is no longer leaves trials that nobody asks for now.
+    """
+    wanted, known = store.meta("wanted"), store.trials()
+    return list(known.values()) if wanted is None else [known[d] for d in wanted if d in known]
 
 
 def standing(store: Store) -> dict[str, Any]:
@@ -14,9 +24,7 @@ def standing(store: Store) -> dict[str, Any]:
     trial gets no rate, and the trials of its other seeds fall away.
     """
     wanted = store.meta("wanted")
-    known = store.trials()
-    # A rate that was chosen once and is no longer leaves trials that nobody asks for now.
-    trials = list(known.values()) if wanted is None else [known[d] for d in wanted if d in known]
+    trials = asked_trials(store)
     names = {placement.digest: placement.name for placement in store.placements()}
     counts = Counter(trial.status for trial in trials)
     finished = store.meta("finished")
@@ -37,6 +45,7 @@ def standing(store: Store) -> dict[str, Any]:
                 "placement": names.get(trial.placement_digest),
                 "learning_rate": trial.learning_rate,
                 "seed": trial.seed,
+                "engine": trial.engine,
                 "status": trial.status,
                 "error": trial.error,
             }

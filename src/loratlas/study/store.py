@@ -5,7 +5,7 @@ either the whole of it or nothing. The journal is SQLite's default, the rollback
 WAL: SQLite before 3.51.3 can corrupt a WAL database.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -97,21 +97,29 @@ class Store:
         self, record: TrialRecord, spec: Mapping[str, Any], scores: Mapping[str, SplitScore]
     ) -> None:
         """Keep a finished trial and all its scores, or nothing; replaces an earlier attempt."""
+        self.add_trials([(record, spec, scores)])
+
+    def add_trials(
+        self,
+        finished: Iterable[tuple[TrialRecord, Mapping[str, Any], Mapping[str, SplitScore]]],
+    ) -> None:
+        """Keep trials that finished together, with their specifications and scores, or none."""
         with self._session() as session:
-            self._forget(session, record.digest)
-            session.add(
-                tables.Trial(
-                    digest=record.digest,
-                    placement_digest=record.placement_digest,
-                    learning_rate=record.learning_rate,
-                    seed=record.seed,
-                    status=record.status,
-                    spec=dict(spec),
-                    content=asdict(record),
-                    finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            for record, spec, scores in finished:
+                self._forget(session, record.digest)
+                session.add(
+                    tables.Trial(
+                        digest=record.digest,
+                        placement_digest=record.placement_digest,
+                        learning_rate=record.learning_rate,
+                        seed=record.seed,
+                        status=record.status,
+                        spec=dict(spec),
+                        content=asdict(record),
+                        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+                    )
                 )
-            )
-            self._add_scores(session, record.digest, scores)
+                self._add_scores(session, record.digest, scores)
 
     def trials(self) -> dict[str, TrialRecord]:
         """Return every trial by its digest."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from loratlas.study.engines import Engines
-from loratlas.study.pack_runner import PackedTrial, run_pack
+from loratlas.study.pack_runner import PackedTrial, Scores, run_pack
 from loratlas.study.packs import Pack, packs_of
 from loratlas.study.progress import Listener
 from loratlas.study.records import TrialRecord
@@ -61,7 +61,6 @@ class Training:
             for digest, (_, spec) in specs.items()
         }
         steps = num_steps(self._request.study.training, len(self._bench.train))
-        self._listener.advance((len(cells) - len(specs)) * steps)
         known = self._store.trials()
         for pack in packs_of(self._store, list(specs), reasons, self._engines.room):
             missing = [t for t in pack.trials if t in specs and _is_missing(known.get(t))]
@@ -87,8 +86,26 @@ class Training:
         known: Mapping[str, TrialRecord],
     ) -> None:
         trials = [_trial(*specs[digest], known.get(digest)) for digest in missing]
-        if pack.engine == PACKED and self._engines.packed is not None:
-            found = run_pack(
+        found = self._carried_out(pack, trials)
+        # Together or not at all: a pack that is repeated after a kill is repeated as it was.
+        self._store.add_trials(
+            (record, trial.spec.to_json(), scores)
+            for (record, scores), trial in zip(found, trials, strict=True)
+        )
+        for record, _ in found:
+            self._tell(record)
+            if record.status != "done":
+                cell, _ = specs[record.digest]
+                label = f"{cell.placement.name}, rate {cell.learning_rate:g}, seed {cell.seed}"
+                self._listener.say(f"{label}: {record.error}")
+
+    def _carried_out(
+        self, pack: Pack, trials: Sequence[PackedTrial]
+    ) -> list[tuple[TrialRecord, Scores]]:
+        """Train by the pack's engine; return what came out of each trial."""
+        if pack.engine == PACKED:
+            assert self._engines.packed is not None, "packs are of engines that serve"
+            return run_pack(
                 self._bench,
                 self._engines.packed,
                 self._prefix,
@@ -96,25 +113,17 @@ class Training:
                 trials,
                 on_step=lambda *_: self._listener.advance(len(trials)),
             )
-        else:
-            found = [
-                run_trial(
-                    self._bench,
-                    trial.spec,
-                    trial.placement,
-                    adapter=trial.adapter,
-                    attempts=trial.attempts,
-                    on_step=lambda *_: self._listener.advance(),
-                )
-                for trial in trials
-            ]
-        for (record, scores), trial in zip(found, trials, strict=True):
-            self._store.add_trial(record, trial.spec.to_json(), scores)
-            self._tell(record)
-            if record.status != "done":
-                cell, _ = specs[record.digest]
-                label = f"{cell.placement.name}, rate {cell.learning_rate:g}, seed {cell.seed}"
-                self._listener.say(f"{label}: {record.error}")
+        return [
+            run_trial(
+                self._bench,
+                trial.spec,
+                trial.placement,
+                adapter=trial.adapter,
+                attempts=trial.attempts,
+                on_step=lambda *_: self._listener.advance(),
+            )
+            for trial in trials
+        ]
 
 
 def _is_missing(record: TrialRecord | None) -> bool:

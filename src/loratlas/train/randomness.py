@@ -69,9 +69,16 @@ def masks(seed: int, epoch: int, row: int) -> np.random.Generator:
     return _stream("masks", seed, epoch, row)
 
 
-def mask_seed(seed: int, step: int, path: str) -> int:
-    """Return the seed of the dropout masks of one site in one optimiser step of a packed trial."""
-    return int(_stream("dropout masks", seed, step, path).integers(2**63))
+def mask_seed(seed: int, step: int, path: str, row: int) -> int:
+    """Return the seed of the dropout masks of one site in one optimiser step of a packed trial.
+
+    Args:
+        seed: of the trial.
+        step: optimiser step.
+        path: of the site.
+        row: from which row of the step on masks are drawn.
+    """
+    return int(_stream("dropout masks", seed, step, path, row).integers(2**63))
 
 
 def dropout_seed(seed: int) -> int:

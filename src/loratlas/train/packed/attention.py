@@ -6,9 +6,10 @@ a row's result does not depend on its neighbours. On a GPU, where many small cal
 of a causal model are put side by side in one padded call: what follows a row cannot be seen by it.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -75,13 +76,70 @@ def _cut_out(
     bounds: Sequence[int],
     more: dict[str, Any],
 ) -> torch.Tensor:
-    """Attend row after row."""
+    """Attend row after row; where many rows are of one length, those together.
+
+    Neither what a row attends to nor the bits of it depend on the rows beside it.
+    """
     lengths = [stop - start for start, stop in pairwise(bounds)]
-    cut = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
-    found = [
-        sdpa_attention_forward(module, *row, None, **more)[0] for row in zip(*cut, strict=True)
-    ]
-    return torch.cat(found, dim=1)
+    if 2 * len(set(lengths)) > len(lengths):
+        groups = [(1, length) for length in lengths]
+        return _attend(module, query, key, value, groups, more)
+    groups = sorted((count, length) for length, count in Counter(lengths).items())
+    to, back = _by_length(tuple(lengths), tuple(groups), query.device)
+    q, k, v = (_permuted(tensor, 2, to, back) for tensor in (query, key, value))
+    return _permuted(_attend(module, q, k, v, groups, more), 1, back, to)
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    groups: Sequence[tuple[int, int]],
+    more: dict[str, Any],
+) -> torch.Tensor:
+    """Attend within rows that stand in groups of (rows, length)."""
+    sizes = [count * length for count, length in groups]
+    cut = zip(*(torch.split(tensor, sizes, dim=2) for tensor in (query, key, value)), strict=True)
+    found = []
+    for (count, length), parts in zip(groups, cut, strict=True):
+        # (1, heads, rows * length, width) → (rows, heads, length, width)
+        q, k, v = (part[0].unflatten(1, (count, length)).transpose(0, 1) for part in parts)
+        attended, _ = sdpa_attention_forward(module, q, k, v, None, **more)
+        found.append(attended.flatten(0, 1))
+    return torch.cat(found)[None]
+
+
+def _permuted(tensor: torch.Tensor, dim: int, to: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    moved: torch.Tensor = _Permuted.apply(tensor, dim, to, back)  # type: ignore[no-untyped-call]
+    return moved
+
+
+class _Permuted(torch.autograd.Function):
+    """Tokens in another order; the way back is the other order, and no sum."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tensor: torch.Tensor, dim: int, to: torch.Tensor, back: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.dim, ctx.back = dim, back
+        return tensor.index_select(dim, to)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return gradients[0].index_select(ctx.dim, ctx.back), None, None, None
+
+
+@lru_cache(maxsize=8)
+def _by_length(
+    lengths: tuple[int, ...], groups: tuple[tuple[int, int], ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the order of tokens that puts rows of one length together, and the way back."""
+    place = {length: number for number, (_, length) in enumerate(groups)}
+    starts = [0, *accumulate(lengths)]
+    order = sorted(range(len(lengths)), key=lambda row: place[lengths[row]])
+    to = torch.cat([torch.arange(starts[row], starts[row + 1]) for row in order])
+    return to.to(device), to.argsort().to(device)
 
 
 def _side_by_side(

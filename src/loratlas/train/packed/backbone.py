@@ -18,7 +18,7 @@ from loratlas.anatomy.sites import Anatomy
 from loratlas.train.packed.sites import forward_replaced
 
 
-class _Reached(Exception):
+class _Reached(Exception):  # noqa: N818
     """Ends a forward pass that has given what it was run for."""
 
 
@@ -42,17 +42,19 @@ class Backbone:
         model: the transformers model.
         anatomy: names its blocks; without it the model is only run as a whole, as are models of
             two stacks.
+        last: the module that gives the last hidden state, one of `last_modules`.
 
     Attributes:
         num_blocks: blocks that can be entered; 0 where the model is only run as a whole.
     """
 
-    def __init__(self, model: Any, anatomy: Anatomy | None) -> None:
+    def __init__(self, model: Any, anatomy: Anatomy | None, last: Any = None) -> None:
         self._model = model
         self._blocks = () if anatomy is None else _blocks(model, anatomy)
-        self._last = _last_module(model)
+        self._last = last_modules(model)[0] if last is None else last
         self._now = _Stretch()
         self._output_class: Any = None
+        self._block_outputs = 0
         self.num_blocks = len(self._blocks)
 
     @contextmanager
@@ -139,6 +141,7 @@ class Backbone:
                 now.found = hidden_states
                 raise _Reached
             output = original(hidden_states, *args, **kwargs)
+            self._block_outputs = len(output) if isinstance(output, tuple) else 0
             if now.stop == self.num_blocks == index + 1:  # what follows the blocks is left out
                 now.found = output[0] if isinstance(output, tuple) else output
                 raise _Reached
@@ -146,11 +149,15 @@ class Backbone:
 
         return forward
 
-    def _handed_on(self, index: int, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Return what the next block reads; after the last one, what enters behind all blocks."""
+    def _handed_on(self, index: int, hidden_states: torch.Tensor) -> Any:
+        """Return what the next block reads; after the last one, what enters behind all blocks.
+
+        It has the form of a block's own output.
+        """
         now = self._now
         behind_all = index == self.num_blocks - 1 and now.first == self.num_blocks
-        return now.entering if behind_all and now.entering is not None else hidden_states
+        on = now.entering if behind_all and now.entering is not None else hidden_states
+        return (on, *[None] * (self._block_outputs - 1)) if self._block_outputs else on
 
     def _tap(self, index: int, hidden_states: torch.Tensor) -> None:
         if index in self._now.taps:
@@ -192,7 +199,7 @@ def _block_path(path: str) -> str:
     return ".".join(parts[: end + 1])
 
 
-def _last_module(model: Any) -> Any:
-    """Return the module whose output is the last hidden state, which the head reads."""
-    backbone = model.base_model
-    return model.get_decoder() if backbone is model else backbone
+def last_modules(model: Any) -> tuple[Any, ...]:
+    """Return the modules that may give the last hidden state, which the head reads."""
+    found = [model.base_model, model.get_decoder()]
+    return tuple(dict.fromkeys(each for each in found if each is not None and each is not model))

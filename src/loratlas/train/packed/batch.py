@@ -41,6 +41,10 @@ class Targets:
 class Layout(Protocol):
     """A way to lay rows out."""
 
+    @property
+    def fills_up(self) -> bool:
+        """Whether all rows of a batch get the length of the longest."""
+
     def inputs(self, rows: Sequence[TokenizedRow]) -> dict[str, Any]:
         """Return the arguments of the model's forward pass."""
 
@@ -65,15 +69,33 @@ class Flat:
     device: torch.device
     first_position: int = 0
 
+    @property
+    def fills_up(self) -> bool:
+        """False: there is no padding."""
+        return False
+
     def inputs(self, rows: Sequence[TokenizedRow]) -> dict[str, Any]:
         """Return ids and positions of shape (1, tokens), and where rows begin."""
         ids = np.concatenate([read_ids(row) for row in rows])
-        positions = np.concatenate([np.arange(len(row.ids)) for row in rows]) + self.first_position
+        positions = np.concatenate([self._positions(read_ids(row)) for row in rows])
         return {
             "input_ids": self._tensor(ids)[None],
             "position_ids": self._tensor(positions)[None],
             "row_bounds": (0, *accumulate(len(row.ids) for row in rows)),
         }
+
+    def _positions(self, ids: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return the position of each token of a row.
+
+        A model that counts from behind the padding token's id does not count such tokens, which a
+        masked row may hold in another's place.
+        """
+        if not self.first_position:
+            return np.arange(len(ids))
+        padding = self.first_position - 1
+        counted = ids != padding
+        positions: NDArray[np.int64] = np.cumsum(counted) * counted + padding
+        return positions
 
     def units(self, row: TokenizedRow) -> int:
         """Return the tokens of a row."""
@@ -107,6 +129,11 @@ class Whole:
 
     collator: Collator
     device: torch.device
+
+    @property
+    def fills_up(self) -> bool:
+        """True."""
+        return True
 
     def inputs(self, rows: Sequence[TokenizedRow]) -> dict[str, Any]:
         """Return what the collator makes, labels left out."""

@@ -18,6 +18,7 @@ from loratlas.data.rows import TokenizedRow
 from loratlas.train.packed.backbone import Backbone
 from loratlas.train.packed.batch import Layout, Targets, read_ids
 from loratlas.train.packed.entry import Entry, entry_of
+from loratlas.train.packed.masks import Masks
 from loratlas.train.packed.sites import Routing, Span, adapted
 from loratlas.train.packed.slots import Slot
 from loratlas.train.prefix import PrefixCache
@@ -85,7 +86,7 @@ class Flow:
     @property
     def vocabulary(self) -> int:
         """Logits of one prediction."""
-        return int(self._model.config.vocab_size)
+        return int(self._model.config.get_text_config().vocab_size)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -95,7 +96,7 @@ class Flow:
 
     def begin_step(self, step: int) -> None:
         """Begin an optimiser step: gradients are zero, and dropout draws anew."""
-        self.routing.step, self.routing.masks = step, {}
+        self.routing.masks = Masks(step, by_row=self._layout.fills_up)
         for slot in self.slots:
             if slot.values.grad is not None:
                 slot.gradient.zero_()
@@ -132,10 +133,17 @@ class Flow:
         return sorted(units, key=lambda unit: (self._entries[unit.slot], unit.slot))
 
     def bare(self, rows: Sequence[TokenizedRow]) -> torch.Tensor:
-        """Return the last hidden states of what is predicted of rows, without any adapter."""
+        """Return the last hidden states of what is predicted of rows, without any adapter.
+
+        The base is run block by block: trials may enter before any of them.
+        """
         self.routing.spans = ()
-        hidden, _ = self._backbone.run(self._layout.inputs(rows))
-        return hidden.flatten(0, 1)[self._layout.targets(rows).place]
+        inputs = self._layout.inputs(rows)
+        hidden: torch.Tensor | None = None
+        for layer in range(self._backbone.num_blocks):
+            hidden, _ = self._backbone.run(inputs, first=layer, stop=layer + 1, entering=hidden)
+        last, _ = self._backbone.run(inputs, first=self._backbone.num_blocks, entering=hidden)
+        return last.flatten(0, 1)[self._layout.targets(rows).place]
 
     def logits(self, hidden: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
         """Return the head's logits for last hidden states, (tokens, width) → (tokens, vocabulary).
@@ -242,8 +250,9 @@ class Flow:
         below = sorted(layers - {last})
         found, tapped = self._backbone.run(inputs, stop=last, taps=below)
         states = {}
+        lengths = [len(row.ids) for row in rows]
         for layer, hidden in [*tapped.items(), (last, found)]:
-            for row, own in zip(rows, hidden[0].split([len(r.ids) for r in rows]), strict=True):
+            for row, own in zip(rows, torch.split(hidden[0], lengths), strict=True):
                 states[layer, read_ids(row).tobytes()] = own
                 if keep:
                     self._prefix.put(layer, read_ids(row), own)

@@ -38,11 +38,12 @@ def backward(flow: Flow, passed: Passed, num_scored: Mapping[int, int]) -> dict[
         nll, gradient = _nll_and_gradient(
             logits.detach(), passed.targets.wanted[part], torch.cat(weight).to(logits.device)
         )
-        logits.backward(gradient)
+        torch.autograd.backward(logits, gradient)
         losses.append(nll)
         gradients.append(hidden.grad)
     if passed.hidden.requires_grad:
-        passed.hidden.backward(torch.cat([each for each in gradients if each is not None]))
+        given = torch.cat([each for each in gradients if each is not None])
+        torch.autograd.backward(passed.hidden, given)
     found = torch.cat(losses).double()
     return {span.slot: found[span.start : span.stop].sum() for span in spans}
 

@@ -1,8 +1,8 @@
 """Can a base, and a trial on it, be packed? And how is the base opened to a pack?
 
-Whether a base can be taken apart is tried, not looked up: a few rows are run flat, and what they
-give is held against the model's own forward pass over each of them. Where that differs, whole
-rows are tried; where that differs, too, trials on this base go to the reference engine.
+Whether a base can be taken apart is tried, not looked up (`comparison`): rows one after another
+and block by block, then without entering at blocks, then whole rows. Where each of them differs
+from the model's own forward pass, trials on this base go to the reference engine.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,22 +14,21 @@ import torch
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from loratlas.anatomy.sites import Anatomy, Family
+from loratlas.anatomy.sites import Anatomy, Family, Site
+from loratlas.data.masked import Masking
 from loratlas.data.rows import TokenizedRow
-from loratlas.placement.placement import Adapter, Placement
+from loratlas.placement.placement import Placement
 from loratlas.train.base import Base, first_position, quiet
 from loratlas.train.dropout import active_dropout
-from loratlas.train.packed.attention import NAME
-from loratlas.train.packed.backbone import Backbone
+from loratlas.train.packed.attention import NAME, RowAttentionError
+from loratlas.train.packed.backbone import Backbone, last_modules
 from loratlas.train.packed.batch import Flat, Layout, Whole
+from loratlas.train.packed.comparison import difference
 from loratlas.train.packed.flow import Flow
 from loratlas.train.packed.sites import forward_replaced
 from loratlas.train.packed.slots import Slot
 from loratlas.train.prefix import PrefixCache
 
-# Relative to the largest logit: sums of a few thousand products in another order. In bf16 each of
-# them is rounded to 8 bits, layer after layer.
-_ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 _PACKABLE = {"linear", "conv1d"}
 _APART = {Family.EXPERT, Family.ROUTER, Family.EMBEDDING}
 
@@ -63,13 +62,19 @@ class PackedBase:
             yield flow
 
 
-def open_base(base: Base, anatomy: Anatomy, rows: Sequence[TokenizedRow]) -> PackedBase | str:
+def open_base(
+    base: Base,
+    anatomy: Anatomy,
+    rows: Sequence[TokenizedRow],
+    masking: Masking | None = None,
+) -> PackedBase | str:
     """Return a base taken apart, or why it cannot be.
 
     Args:
         base: the base.
         anatomy: its anatomy.
-        rows: some of the rows that it will read.
+        rows: the rows that it will read; the longest are what a model may treat otherwise.
+        masking: how training rows are masked, for a masked language model.
     """
     if base.head:
         return "its classification head is trained whole"
@@ -77,11 +82,13 @@ def open_base(base: Base, anatomy: Anatomy, rows: Sequence[TokenizedRow]) -> Pac
         return "its router draws noise"
     if dropout := active_dropout(base.model.config):
         return f"the base's own dropout is active ({dropout[0]})"
-    tried = _tried(rows)
+    sites = [site for site in anatomy.sites if not site.idle and _is_plain(base, site)]
     reason = ""
-    for packed in _ways(base, anatomy):
+    for layout, blocks_of, last in _ways(base, anatomy):
         try:
-            reason = _difference(packed, tried)
+            backbone = Backbone(base.model, blocks_of, last)
+            packed = PackedBase(base=base, backbone=backbone, layout=layout)
+            reason = difference(packed, sites, anatomy, rows, masking)
         except Exception as error:  # whatever a model's own code raises at what it does not know
             reason = f"{type(error).__name__}: {error}".split("\n")[0]
         if not reason:
@@ -92,60 +99,50 @@ def open_base(base: Base, anatomy: Anatomy, rows: Sequence[TokenizedRow]) -> Pac
 def why_not(base: Base, placement: Placement) -> str | None:
     """Return why trials of a placement cannot be packed, or None where they can."""
     for adapter in placement.adapters:
-        module = None if _is_apart(adapter) else base.model.get_submodule(adapter.site.path)
-        # Classes derived from these, such as quantised maps, do something else.
-        if type(module) not in (torch.nn.Linear, Conv1D):
+        if not _is_plain(base, adapter.site):
             return f"{adapter.site.path} is no plain linear map"
     return None
 
 
-def _is_apart(adapter: Adapter) -> bool:
-    return adapter.site.kind not in _PACKABLE or adapter.site.role.family in _APART
+def _is_plain(base: Base, site: Site) -> bool:
+    if site.kind not in _PACKABLE or site.role.family in _APART:
+        return False
+    # Classes derived from these, such as quantised maps, do something else.
+    return type(base.model.get_submodule(site.path)) in (torch.nn.Linear, Conv1D)
 
 
-def _ways(base: Base, anatomy: Anatomy) -> Iterator[PackedBase]:
-    """Yield the ways to run a base, the better first."""
+def _ways(base: Base, anatomy: Anatomy) -> Iterator[tuple[Layout, Anatomy | None, Any]]:
+    """Yield the ways to run a base, the better first: layout, whose blocks, last module."""
+    found: list[tuple[Layout, Anatomy | None]] = []
     if base.task in ("causal", "masked"):
-        layout = Flat(task=base.task, device=base.device, first_position=first_position(base.model))
-        yield PackedBase(base=base, backbone=Backbone(base.model, anatomy), layout=layout)
-    whole = Whole(collator=base.collator, device=base.device)
-    yield PackedBase(base=base, backbone=Backbone(base.model, None), layout=whole)
-
-
-def _tried(rows: Sequence[TokenizedRow]) -> list[TokenizedRow]:
-    """Return a few rows of different lengths, the longest among them."""
-    by_length = sorted(rows, key=lambda row: row.num_read)
-    return [by_length[0], by_length[len(rows) // 4], by_length[-1]]
-
-
-@torch.no_grad()
-def _difference(packed: PackedBase, rows: Sequence[TokenizedRow]) -> str:
-    """Return how rows in one pass differ from rows run one by one; empty where they do not."""
-    base = packed.base
-    wanted = torch.cat([_alone(base, row) for row in rows])
-    nothing = PrefixCache(base_digest="", dtype=wanted.dtype, memory_limit=0)
-    with packed.opened([], nothing) as flow:
-        found = flow.logits(flow.bare(rows), ())
-    largest = float((found - wanted).abs().max())
-    allowed = _ALLOWED[wanted.dtype] * float(wanted.abs().max())
-    return "" if largest <= allowed else f"its logits differ by {largest:.2g}"
-
-
-def _alone(base: Base, row: TokenizedRow) -> torch.Tensor:
-    """Return the logits of what is predicted of a row, as the model gives them."""
-    layout = Whole(collator=base.collator, device=base.device)
-    logits: torch.Tensor = base.model(**layout.inputs([row])).logits
-    return logits.flatten(0, 1)[layout.targets([row]).place]
+        flat = Flat(task=base.task, device=base.device, first_position=first_position(base.model))
+        found += [(flat, anatomy), (flat, None)]
+    found.append((Whole(collator=base.collator, device=base.device), None))
+    for layout, blocks_of in found:
+        for last in last_modules(base.model):
+            yield layout, blocks_of, last
 
 
 @contextmanager
 def _row_attention(model: Any) -> Iterator[None]:
-    before = model.config._attn_implementation
+    """Let a model attend row by row for a while, whatever configurations its parts have."""
+    before = [(config, config._attn_implementation) for config in _configurations(model.config)]
     model.set_attn_implementation(NAME)
     try:
+        if model.config.get_text_config()._attn_implementation != NAME:
+            raise RowAttentionError("its attention cannot be exchanged")
         yield
     finally:
-        model.set_attn_implementation(before)
+        for config, name in before:  # outer ones first: they set those within, too
+            config._attn_implementation = name
+
+
+def _configurations(config: Any) -> Iterator[Any]:
+    """Yield a configuration and those within it."""
+    yield config
+    for name in config.sub_configs:
+        if (part := getattr(config, name, None)) is not None:
+            yield from _configurations(part)
 
 
 @contextmanager

@@ -46,9 +46,10 @@ class Passes:
     def halve(self, units: Sequence[Unit]) -> bool:
         """Make passes smaller; return False where they already hold single rows."""
         passes = list(self.cut(units))
-        if all(len(each) == 1 and len(each[0].rows) == 1 for each in passes):
+        divisible = [each for each in passes if sum(len(unit.rows) for unit in each) > 1]
+        if not divisible:
             return False
-        self.limit = max(map(_tokens, passes)) // 2
+        self.limit = max(map(_tokens, divisible)) // 2
         self.num_halved += 1
         return True
 

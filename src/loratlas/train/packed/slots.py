@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from loratlas.placement.placement import Placement
-from loratlas.train.randomness import mask_seed, initial_a
+from loratlas.train.randomness import initial_a, mask_seed
 
 
 class SlotSite(NamedTuple):
@@ -72,10 +72,10 @@ class Slot:
         assert self.values.grad is not None
         return self.values.grad
 
-    def mask_generator(self, step: int, path: str) -> torch.Generator:
-        """Return what draws the dropout masks of a site in an optimiser step."""
+    def mask_generator(self, step: int, path: str, row: int) -> torch.Generator:
+        """Return what draws the dropout masks of a site in an optimiser step, from a row on."""
         generator = torch.Generator(device=self.values.device)
-        return generator.manual_seed(mask_seed(self.seed, step, path))
+        return generator.manual_seed(mask_seed(self.seed, step, path, row))
 
 
 def _cut(

@@ -53,6 +53,9 @@ def _tables(facts: Facts) -> Iterator[Table]:
                 ]
                 for each in facts.trials
             ],
-            notes=("Seconds: wall time of its training in this run.",),
+            notes=(
+                "Seconds: wall time of its training in this run; trials that train together in a "
+                "pack have none of their own.",
+            ),
             long=True,
         )  # fmt: skip
