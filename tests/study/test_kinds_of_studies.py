@@ -78,6 +78,7 @@ def run(spec, out):
 def test_masked_and_seq2seq_studies(tmp_path, family):
     found, trials, _ = run(study(tmp_path, family, PAIRS), tmp_path / "run")
     assert len(trials) == 2 * (2 + 1)
+    assert {trial.engine for trial in trials} == {"packed"}
     for placement in found["placements"].values():
         assert placement["num_trials"] == 2
         assert placement["perplexity"] > 1
@@ -89,6 +90,8 @@ def test_a_classification_study(tmp_path):
     spec = study(tmp_path, "bert", CLASSES)
     found, trials, stored = run(spec, tmp_path / "run")
     assert found["base"]["perplexity"] is None
+    reason = {"reason": "its classification head is trained whole", "num_trials": len(trials)}
+    assert found["engines"] == {"packed": 0, "reference": len(trials), "reasons": [reason]}
     for placement in found["placements"].values():
         assert 0 <= placement["macro_f1"] <= 1
         assert placement["perplexity"] is None

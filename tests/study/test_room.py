@@ -57,6 +57,7 @@ def test_adapters_and_optimiser_fit_a_fifth_of_what_is_free(room):
 def test_what_a_person_says_goes_before_what_is_usual(room):
     assert room(length=2000, most=100).trials == 100
     assert room(length=1, most=1).trials == 1
+    assert (room(most=3).most, room().most) == (3, None)
 
 
 def test_a_pass_fits_half_of_what_is_free(room):

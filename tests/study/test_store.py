@@ -53,6 +53,25 @@ def test_what_is_kept_comes_back_exactly(store):
     assert found.loss == pytest.approx(split(*nll).loss)
 
 
+def test_trials_that_finished_together_are_kept_together_or_not_at_all(store):
+    earlier = record(digest="d2", status="failed")
+    store.add_trial(earlier, {}, {})
+
+    def breaks_off():
+        yield record(), {}, {"test": split(1.0)}
+        yield record(digest="d2"), {}, {"test": split(2.0)}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.add_trials(breaks_off())
+    assert store.trials() == {"d2": earlier}
+    assert store.scores("d1") == store.scores("d2") == {}
+    both = [(record(digest=digest), {}, {"test": split(1.0)}) for digest in ("d1", "d2")]
+    store.add_trials(both)
+    assert [trial.status for trial in store.trials().values()] == ["done", "done"]
+    assert store.scores("d1").keys() == store.scores("d2").keys() == {"test"}
+
+
 def test_a_second_attempt_replaces_the_first(store):
     store.add_trial(record(status="failed", error="out of memory"), {}, {})
     store.add_trial(record(attempts=2), {}, {"test": split(1.0)})

@@ -74,5 +74,6 @@ def _read(
         raise RequestError(f"{option} {text}: {found['unit']!r} is no unit{near}; write {what}")
     number = float(re.sub("[_,]", "", found["number"]))
     if not math.isfinite(number) or (number == 0 and not zero):
-        raise RequestError(f"{option} {text}: write a number above 0, {what}")
+        least = "from 0 up" if zero else "above 0"
+        raise RequestError(f"{option} {text}: write a number {least}, {what}")
     return number, unit

@@ -201,13 +201,14 @@ class _PackWork:
 
     def _check(self, number: int, prefix: PrefixCache) -> None:
         """Hold the packed engine's logits against what PEFT computes with the saved adapter."""
+        rows = self._bench.shortest_scored
         with torch.no_grad(), self._packed.opened([self._slots[number]], prefix) as flow:
-            logits = flow.logits_of(0, self._bench.checked_rows)
+            logits = flow.logits_of(0, rows)
         if not torch.isfinite(logits).all():
             raise DivergedError("diverged: the trained adapters give logits that are no numbers")
         placement = self._trials[number].placement
         with saved_adapters(self._bench.base, self._folder(number), placement) as model:
-            require_close_logits(logits, self._bench.predicted_logits(model))
+            require_close_logits(logits, self._bench.predicted_logits(model, rows))
 
     def _score(self, prefix: PrefixCache) -> None:
         whole = self.unfinished

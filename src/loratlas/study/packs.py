@@ -39,8 +39,8 @@ def packs_of(
 ) -> list[Pack]:
     """Return the packs that hold the wanted trials; those not yet in one are packed and kept.
 
-    A trial that has not ended leaves a pack whose engine is not the one that serves it now: the
-    study may have asked for the reference engine, and no longer do so.
+    A trial that has not ended leaves a pack that a person wants otherwise now: where the study asks
+    for another engine than before, and where the pack has more trials than is allowed.
 
     Args:
         store: of the run.
@@ -50,7 +50,7 @@ def packs_of(
     """
     ended = {digest for digest, trial in store.trials().items() if trial.status != "failed"}
     before = [_read(pack) for pack in store.meta(_KEY) or ()]
-    kept = [stays for pack in before if (stays := _served(pack, reasons, ended)).trials]
+    kept = [rest for pack in before if (rest := _as_wanted(pack, reasons, ended, room)).trials]
     known = {trial for pack in kept for trial in pack.trials}
     new = [trial for trial in wanted if trial not in known]
     if new:
@@ -59,13 +59,18 @@ def packs_of(
     return [pack for pack in kept if set(pack.trials) & set(wanted)]
 
 
-def _served(pack: Pack, reasons: Mapping[str, str | None], ended: Container[str]) -> Pack:
-    """Return a pack without the trials that another engine is to train."""
+def _as_wanted(
+    pack: Pack, reasons: Mapping[str, str | None], ended: Container[str], room: Room
+) -> Pack:
+    """Return a pack without the trials that are to be packed otherwise."""
     is_packed = pack.engine == PACKED
+    too_large = room.most is not None and len(pack.trials) > room.most
     stays = [
         trial
         for trial in pack.trials
-        if trial in ended or trial not in reasons or (reasons[trial] is None) == is_packed
+        if trial in ended
+        or trial not in reasons
+        or (not too_large and (reasons[trial] is None) == is_packed)
     ]
     return replace(pack, trials=tuple(stays))
 

@@ -37,11 +37,13 @@ class Room:
         trials: most trials of a pack.
         tokens_per_pass: most tokens that go through the base at once.
         prefix_bytes: bytes of the machine's own memory for hidden states of the frozen base.
+        most: most trials of a pack, where a person says so.
     """
 
     trials: int
     tokens_per_pass: int
     prefix_bytes: int
+    most: int | None = None
 
 
 def free_bytes(device: torch.device) -> int:
@@ -84,6 +86,7 @@ def room_for(
         trials=max(1, min(by_memory, by_tokens if most is None else most, most or _MOST_TRIALS)),
         tokens_per_pass=max(1, min(tokens, _TOKENS_PER_PASS[device.type])),
         prefix_bytes=int(free_host * _FOR_PREFIX),
+        most=most,
     )
 
 

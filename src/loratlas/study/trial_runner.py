@@ -32,6 +32,7 @@ from loratlas.train.trial import TrialSpec
 log = logging.getLogger(__name__)
 
 _CHECKED_ROWS = 4
+_COMPARED_ROWS = 2
 SCORED_AT_ONCE = 16
 """Rows of one forward pass when splits are scored."""
 
@@ -71,13 +72,19 @@ class Bench:
         """A few scored rows, on which saved adapters are held against the trained ones."""
         return next(iter(self.scored.values()))[:_CHECKED_ROWS]
 
-    def predicted_logits(self, model: Any) -> torch.Tensor:
-        """Return a model's logits at what is predicted of `checked_rows`, (scored, vocabulary)."""
+    @property
+    def shortest_scored(self) -> Sequence[TokenizedRow]:
+        """The shortest rows that every trial is scored on; two engines are compared on them."""
+        rows = [row for split in self.scored.values() for row in split]
+        return sorted(rows, key=lambda row: row.num_read)[:_COMPARED_ROWS]
+
+    def predicted_logits(self, model: Any, rows: Sequence[TokenizedRow]) -> torch.Tensor:
+        """Return a model's logits at what is predicted of rows, (scored, vocabulary)."""
         layout = Whole(collator=self.base.collator, device=self.base.device)
         model.eval()
         with torch.no_grad():
-            logits: torch.Tensor = model(**layout.inputs(self.checked_rows)).logits
-        return logits.flatten(0, 1)[layout.targets(self.checked_rows).place]
+            logits: torch.Tensor = model(**layout.inputs(rows)).logits
+        return logits.flatten(0, 1)[layout.targets(rows).place]
 
     def logits(self, model: Any) -> torch.Tensor:
         """Return a model's logits on the first scored rows, rows first."""

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,18 @@ def test_what_a_tracker_is_told_is_what_is_stored(mirrored):
     assert mirrored.diverged.name == "attention-lr10-seed0-attempt2"
     assert mirrored.diverged.settings["error"] == DIVERGED.error
     assert (mirrored.diverged.losses, mirrored.diverged.figures) == ([], {})
+
+
+def test_a_trial_of_a_pack_has_no_seconds_of_its_own(tmp_path):
+    store = filled_store(tmp_path / "run")
+    totals = {"number": 1, "trials": 2, "seconds": 3.0}
+    packed = replace(DONE, engine="packed", seconds=None, pack=totals)
+    store.add_trial(packed, {}, SCORES)
+    told = tracked_trial(store, packed, study="tiny", model="demo:gpt2", run="r")
+    store.close()
+    assert "seconds" not in told.figures
+    assert told.figures["test/loss"] == SCORES["test"].loss
+    assert told.losses == DONE.losses
 
 
 def records(path: Path) -> Iterator[bytes]:

@@ -51,7 +51,7 @@ class Backbone:
     def __init__(self, model: Any, anatomy: Anatomy | None, last: Any = None) -> None:
         self._model = model
         self._blocks = () if anatomy is None else _blocks(model, anatomy)
-        self._last = last_modules(model)[0] if last is None else last
+        self._last = last_modules(model, anatomy)[0] if last is None else last
         self._now = _Stretch()
         self._output_class: Any = None
         self._block_outputs = 0
@@ -199,7 +199,15 @@ def _block_path(path: str) -> str:
     return ".".join(parts[: end + 1])
 
 
-def last_modules(model: Any) -> tuple[Any, ...]:
+def last_modules(model: Any, anatomy: Anatomy | None) -> tuple[Any, ...]:
     """Return the modules that may give the last hidden state, which the head reads."""
-    found = [model.base_model, model.get_decoder()]
+    found = [model.base_model, model.get_decoder(), _holder(model, anatomy)]
     return tuple(dict.fromkeys(each for each in found if each is not None and each is not model))
+
+
+def _holder(model: Any, anatomy: Anatomy | None) -> Any:
+    """Return the module that holds the list of the last blocks."""
+    paths = [] if anatomy is None else [site.path for site in anatomy.sites if site.in_block]
+    if not paths:
+        return None
+    return model.get_submodule(_block_path(paths[-1]).rpartition(".")[0].rpartition(".")[0])

@@ -83,7 +83,7 @@ def open_base(
     if dropout := active_dropout(base.model.config):
         return f"the base's own dropout is active ({dropout[0]})"
     sites = [site for site in anatomy.sites if not site.idle and _is_plain(base, site)]
-    reason = ""
+    reason = "none of its modules gives the last hidden state"
     for layout, blocks_of, last in _ways(base, anatomy):
         try:
             backbone = Backbone(base.model, blocks_of, last)
@@ -101,6 +101,8 @@ def why_not(base: Base, placement: Placement) -> str | None:
     for adapter in placement.adapters:
         if not _is_plain(base, adapter.site):
             return f"{adapter.site.path} is no plain linear map"
+    if all(adapter.site.idle for adapter in placement.adapters):
+        return "tokens pass through none of its sites"
     return None
 
 
@@ -119,7 +121,7 @@ def _ways(base: Base, anatomy: Anatomy) -> Iterator[tuple[Layout, Anatomy | None
         found += [(flat, anatomy), (flat, None)]
     found.append((Whole(collator=base.collator, device=base.device), None))
     for layout, blocks_of in found:
-        for last in last_modules(base.model):
+        for last in last_modules(base.model, anatomy):
             yield layout, blocks_of, last
 
 
