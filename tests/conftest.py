@@ -9,6 +9,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# As `loratlas run` sets it: before torch is imported.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 # The models of the tests are so small that a second thread costs more than it gives.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -122,7 +122,7 @@ def test_what_cannot_be_packed_trains_alone_and_the_run_says_so(run):
     mixed = run(TOKENS)
     (said,) = [line for line in mixed.listener.said if "one after another" in line]
     reason = "transformer.wte is no plain linear map"
-    assert said == f"tokens: its trials are trained one after another: {reason}"
+    assert said == f"tokens: trained one after another: {reason}"
     assert mixed.statuses == 6 * ["done"]
     assert sorted(trial.engine for trial in mixed.trials) == 4 * ["packed"] + 2 * ["reference"]
     assert all((trial.pack is None) == (trial.engine == "reference") for trial in mixed.trials)
@@ -132,6 +132,7 @@ def test_what_cannot_be_packed_trains_alone_and_the_run_says_so(run):
         "reasons": [{"reason": reason, "num_trials": 2}],
     }
     assert mixed.standing["complete"]
+    assert not any("one after another" in line for line in run(TOKENS).listener.said)
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
@@ -145,7 +146,7 @@ def test_experts_train_alone_and_attention_beside_them_does_not(
         for name, digest in digests(found).items()
     }
     assert by_name == {"full": {"reference"}, "attention": {"packed"}}
-    assert any("full: its trials are trained one after another" in s for s in found.listener.said)
+    assert any("full: trained one after another: " in line for line in found.listener.said)
     assert found.statuses == ["done", "done"]
 
 
@@ -158,7 +159,8 @@ def test_a_base_with_dropout_of_its_own_trains_trials_alone(run):
     found = run(ONE_SEED, ("learning_rate: 1e-2}", "learning_rate: 1e-2, base_dropout: 0.1}"))
     assert set(found.engines.values()) == {"reference"}
     (said,) = [line for line in found.listener.said if "one after another" in line]
-    assert said.startswith("trials are trained one after another: the base's own dropout is active")
+    told = "full, attention: trained one after another: the base's own dropout is active"
+    assert said.startswith(told)
     assert found.statuses == 2 * ["done"]
 
 
@@ -203,10 +205,11 @@ def test_the_size_of_packs(run, most, sizes):
 
 
 def test_seeds_at_the_chosen_rate_get_packs_of_their_own(run):
-    found = run(SWEEP, ("seeds: 2", "seeds: 3\nsweep_seeds: 1"))
-    assert [len(pack["trials"]) for pack in found.packs] == [4, 4]
-    assert found.statuses == 8 * ["done"]
-    assert found.listener.advanced == found.listener.expected == 8 * 3
+    found = run(SWEEP, TOKENS, ("seeds: 2", "seeds: 3\nsweep_seeds: 1"))
+    assert [len(pack["trials"]) for pack in found.packs] == [4, 1, 1, 4, 1, 1]
+    assert found.statuses == 12 * ["done"]
+    assert found.listener.advanced == found.listener.expected == 12 * 3
+    assert sum("one after another" in line for line in found.listener.said) == 1
 
 
 def test_equal_placements_share_trials_and_the_bar_knows(run):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loratlas.cli.output import JsonOption, complain, print_json, print_rich
+from loratlas.numerics import fix_order_of_sums
 
 if TYPE_CHECKING:
     from loratlas.study.options import RunOptions
@@ -47,6 +48,7 @@ def command(
     Ends with the table of results and the path of the run folder. Exits 1 when a trial
     failed; the others are kept, and repeating the command tries it again.
     """
+    fix_order_of_sums()
     from loratlas.study.folder import default_folder
     from loratlas.study.spec import load_study
 

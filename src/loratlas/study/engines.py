@@ -10,12 +10,14 @@ import torch
 
 from loratlas.study.options import RunOptions
 from loratlas.study.planning import Rows, estimator_of, workload_of
-from loratlas.study.progress import Listener
 from loratlas.study.request import Request
 from loratlas.study.room import Room, bytes_per_token, free_bytes, room_for
+from loratlas.train.base import quiet
 from loratlas.train.packed.opening import PackedBase, open_base, why_not
 from loratlas.train.prefix import PrefixCache
 
+ASKED_FOR = "the study asks for the reference engine"
+"""The one reason that a person knows without being told."""
 _FOLDER = "prefix"
 
 
@@ -34,26 +36,20 @@ class Engines:
     room: Room
 
 
-def choose_engines(request: Request, options: RunOptions, listener: Listener) -> Engines:
-    """Decide for each placement of a study, and say where the packed engine cannot serve."""
-    rows = request.data.train.rows
-    found: PackedBase | str = "the study asks for the reference engine"
+def choose_engines(request: Request, options: RunOptions) -> Engines:
+    """Decide for each placement of a study which engine serves it."""
+    base = request.base
+    found: PackedBase | str = ASKED_FOR
     if request.study.engine == "auto":
-        found = open_base(request.base, request.anatomy, rows, request.data.masking)
-        if isinstance(found, str):
-            listener.say(f"trials are trained one after another: {found}")
-    reasons: dict[str, str | None] = {}
-    for resolved in request.placements:
-        placement = resolved.placement
-        if isinstance(found, str):
-            reasons[placement.digest] = found
-            continue
-        reason = reasons[placement.digest] = why_not(request.base, placement)
-        if reason is not None:
-            listener.say(f"{resolved.name}: its trials are trained one after another: {reason}")
+        with quiet():  # what a model says of its own loss is no news of the run
+            found = open_base(base, request.anatomy, request.data.train.rows, request.data.masking)
+    placements = [resolved.placement for resolved in request.placements]
     return Engines(
         packed=None if isinstance(found, str) else found,
-        reasons=reasons,
+        reasons={
+            placement.digest: found if isinstance(found, str) else why_not(base, placement)
+            for placement in placements
+        },
         room=_room(request, options),
     )
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from loratlas.numerics import VARIABLE
+
 _LIBRARIES = ("loratlas", "torch", "transformers", "peft", "accelerate", "numpy")
 
 
@@ -19,6 +21,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "num_cores": os.cpu_count(),
         "num_threads": torch.get_num_threads(),
         "device": device.type,
+        "order_of_sums": os.environ.get(VARIABLE),
         "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
         **{name: version(name) for name in _LIBRARIES},
     }

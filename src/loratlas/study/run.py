@@ -131,7 +131,7 @@ def _carry_out(work: _Work) -> None:
     if work.options.probe:
         _probe_placements(work)
     work.mirror.add(work.store.trials().values())
-    engines = choose_engines(work.request, work.options, work.listener)
+    engines = choose_engines(work.request, work.options)
     with prefix_for(work.request, engines.room, work.options, work.bench.folder) as prefix:
         training = Training(
             request=work.request,

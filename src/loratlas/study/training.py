@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from loratlas.study.engines import Engines
+from loratlas.study.engines import ASKED_FOR, Engines
 from loratlas.study.pack_runner import PackedTrial, Scores, run_pack
 from loratlas.study.packs import Pack, packs_of
 from loratlas.study.progress import Listener
@@ -48,6 +48,7 @@ class Training:
         self._prefix = prefix
         self._listener = listener
         self._tell = tell
+        self._explained: set[str] = set()
 
     def digests(self, cells: Sequence[Cell]) -> list[str]:
         """Return the identities of trials, each once."""
@@ -62,11 +63,30 @@ class Training:
         }
         steps = num_steps(self._request.study.training, len(self._bench.train))
         known = self._store.trials()
-        for pack in packs_of(self._store, list(specs), reasons, self._engines.room):
-            missing = [t for t in pack.trials if t in specs and _is_missing(known.get(t))]
-            self._listener.advance((len(set(pack.trials) & set(specs)) - len(missing)) * steps)
-            if missing:
-                self._run_pack(pack, specs, missing, known)
+        missing = [
+            (pack, trials)
+            for pack in packs_of(self._store, list(specs), reasons, self._engines.room)
+            if (trials := [t for t in pack.trials if t in specs and _is_missing(known.get(t))])
+        ]
+        self._listener.advance((len(specs) - sum(len(trials) for _, trials in missing)) * steps)
+        self._explain(missing, specs)
+        for pack, trials in missing:
+            self._run_pack(pack, specs, trials, known)
+
+    def _explain(
+        self,
+        missing: Sequence[tuple[Pack, Sequence[str]]],
+        specs: Mapping[str, tuple[Cell, TrialSpec]],
+    ) -> None:
+        """Say once which placements the packed engine does not serve, and why."""
+        names: dict[str, dict[str, None]] = {}
+        for pack, trials in missing:
+            if pack.reason is not None and pack.reason not in (ASKED_FOR, *self._explained):
+                found = names.setdefault(pack.reason, {})
+                found |= dict.fromkeys(specs[trial][0].placement.name for trial in trials)
+        for reason, placements in names.items():
+            self._listener.say(f"{', '.join(placements)}: trained one after another: {reason}")
+        self._explained |= names.keys()
 
     def _specs(self, cells: Sequence[Cell]) -> dict[str, tuple[Cell, TrialSpec]]:
         """Return the trials by their identity; placements that are equal share theirs."""

@@ -91,7 +91,7 @@ class Case:
 
     def prefix(self, **limits: Any) -> PrefixCache:
         options = {"memory_limit": UNLIMITED, **limits}
-        return PrefixCache(base_digest=self.base.digest, dtype=torch.float32, **options)
+        return PrefixCache(base_digest=self.base.digest, dtype=self.base.model.dtype, **options)
 
     def flat(self) -> PackedBase:
         first = first_position(self.base.model)

@@ -117,6 +117,25 @@ def test_clipping_weight_decay_warm_up_and_accumulation_take_part(gpt2):
     assert len(other.losses) == 12
 
 
+@pytest.mark.parametrize(
+    ("family", "rule"),
+    [
+        ("roberta", "names(lm_head.dense) + attention @ layers(2)"),
+        ("roberta", "names(lm_head.dense)"),
+        ("gpt2", "head"),
+        ("t5", "head"),
+    ],
+)
+def test_sites_outside_the_blocks_are_trained_as_the_reference_engine_does(request, family, rule):
+    case = request.getfixturevalue(family)
+    trial = Trial(rule=rule, seed=1)
+    base = case.whole() if family == "t5" else case.flat()
+    _, found = case.packed([Trial(rule="attention", seed=0), trial], base=base)
+    wanted = case.by_reference(trial)
+    assert found.distance(wanted) <= 1e-5
+    assert found.loss_distance(wanted) <= 1e-5
+
+
 def test_two_equal_trials_in_one_pack_stay_equal(gpt2):
     first, second = gpt2.packed([MIXED[0], MIXED[0]])
     assert first.same_bits(second)

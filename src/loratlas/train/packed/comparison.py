@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from loratlas.anatomy.sites import Anatomy, Site
+from loratlas.anatomy.sites import Anatomy, Family, Site
 from loratlas.data.masked import Masking
 from loratlas.data.rows import TokenizedRow, frozen_marks
 from loratlas.placement.placement import Adapter, Placement
 from loratlas.train import randomness
 from loratlas.train.base import Base
 from loratlas.train.packed.batch import Whole
-from loratlas.train.packed.flow import Unit
+from loratlas.train.packed.flow import Flow, Unit
 from loratlas.train.packed.loss import backward, scored_spans
 from loratlas.train.packed.slots import Slot
 from loratlas.train.prefix import PrefixCache
@@ -90,33 +90,53 @@ def _alone(base: Base, row: TokenizedRow) -> tuple[torch.Tensor, torch.Tensor, t
 def _of_adapters(
     packed: "PackedBase", sites: Sequence[Site], anatomy: Anatomy, rows: Sequence[TokenizedRow]
 ) -> str:
-    """Compare trials beside one whose adapters do much with the bare base.
+    """Compare trials with fresh adapters with the bare base, then beside what must not move them.
 
-    Fresh adapters compute nothing: a trial with them at all sites, and one with them in the highest
-    block, which enters by the prefix, still give what the base gives. Backward is run, too, for
-    what it may refuse.
+    Fresh adapters compute nothing: trials with them at all sites, and one with them in the highest
+    block, which enters by the prefix, give what the base gives. They give the same bits when the
+    first of them gets adapters that do much, and so does a row beside another one.
     """
     if not sites:
         return ""
     highest = max(site.layer or 0 for site in sites)
     above = [site for site in sites if site.layer == highest]
-    loud, *silent = (_slot(packed.base, anatomy, some) for some in (sites, sites, above or sites))
-    _make_loud(loud)
-    units = [Unit(number, rows) for number in range(1 + len(silent))]
-    num_scored = {unit.slot: sum(row.num_scored for row in rows) for unit in units}
-    with packed.opened([loud, *silent], _no_prefix(packed.base)) as flow:
-        with torch.enable_grad():
-            flow.begin_step(0)
-            passed = flow.passed(units)
-            backward(flow, passed, num_scored)
+    slots = [_slot(packed.base, anatomy, some) for some in (sites, sites, above or sites)]
+    # How many tokens an expert gets at once, and by that the last bits, depends on all of them.
+    exact = not any(site.role.family in (Family.EXPERT, Family.ROUTER) for site in anatomy.sites)
+    with packed.opened(slots, _no_prefix(packed.base)) as flow:
         bare = flow.logits(flow.bare(rows), ())
-        for span in scored_spans(passed):
-            if span.slot:
-                found = flow.logits(passed.hidden[span.start : span.stop], [span])
-                reason = _further(found, bare, "one trial's adapters change another's logits by")
-                if reason:
-                    return reason
-    return ""
+        fresh = _by_slot(flow, rows)
+        _make_loud(slots[0])
+        moved = _by_slot(flow, rows)
+        beside = flow.logits(flow.bare([_turned(rows[0]), *rows[1:]]), ())
+    others = slice(rows[0].num_scored, None)
+    return (
+        next(filter(None, (_further(each, bare, "its logits differ by") for each in fresh)), "")
+        or _moved(fresh[1:], moved[1:], "one trial's adapters change another's logits by", exact)
+        or _moved([bare[others]], [beside[others]], "one row changes another's logits by", exact)
+    )
+
+
+def _by_slot(flow: Flow, rows: Sequence[TokenizedRow]) -> list[torch.Tensor]:
+    """Return the logits of each slot; backward is run, too, for what it may refuse."""
+    units = [Unit(number, rows) for number in range(len(flow.slots))]
+    num_scored = dict.fromkeys(range(len(units)), sum(row.num_scored for row in rows))
+    with torch.enable_grad():
+        flow.begin_step(0)
+        passed = flow.passed(units)
+        backward(flow, passed, num_scored)
+    spans = sorted(scored_spans(passed))
+    return [flow.logits(passed.hidden[span.start : span.stop].detach(), [span]) for span in spans]
+
+
+def _moved(
+    before: Sequence[torch.Tensor], after: Sequence[torch.Tensor], sentence: str, exact: bool
+) -> str:
+    """Return a sentence with the largest difference, empty where nothing moved."""
+    if exact and all(map(torch.equal, before, after)):
+        return ""
+    largest = max(float((a - b).abs().max()) for a, b in zip(after, before, strict=True))
+    return f"{sentence} {largest:.2g}" if exact else _further(after[0], before[0], sentence)
 
 
 def _further(found: torch.Tensor, wanted: torch.Tensor, sentence: str) -> str:
@@ -157,6 +177,16 @@ def _shortened(row: TokenizedRow) -> TokenizedRow:
         scored=row.scored[:_SHORT],
         source=None if row.source is None else row.source[:_SHORT],
         masked=None if row.masked is None else row.masked[:_SHORT],
+    )
+
+
+def _turned(row: TokenizedRow) -> TokenizedRow:
+    """Return a row whose tokens stand the other way round."""
+    return replace(
+        row,
+        ids=row.ids[::-1],
+        source=None if row.source is None else row.source[::-1],
+        masked=None if row.masked is None else row.masked[::-1],
     )
 
 

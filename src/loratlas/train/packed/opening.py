@@ -83,17 +83,19 @@ def open_base(
     if dropout := active_dropout(base.model.config):
         return f"the base's own dropout is active ({dropout[0]})"
     sites = [site for site in anatomy.sites if not site.idle and _is_plain(base, site)]
-    reason = "none of its modules gives the last hidden state"
+    differs, refused = "", "none of its modules gives the last hidden state"
     for layout, blocks_of, last in _ways(base, anatomy):
         try:
             backbone = Backbone(base.model, blocks_of, last)
             packed = PackedBase(base=base, backbone=backbone, layout=layout)
-            reason = difference(packed, sites, anatomy, rows, masking)
+            found = difference(packed, sites, anatomy, rows, masking)
         except Exception as error:  # whatever a model's own code raises at what it does not know
-            reason = f"{type(error).__name__}: {error}".split("\n")[0]
-        if not reason:
+            refused = f"{type(error).__name__}: {error}".split("\n")[0]
+            continue
+        if not found:
             return packed
-    return f"its forward pass cannot be taken apart: {reason}"
+        differs = found
+    return f"its forward pass cannot be taken apart: {differs or refused}"
 
 
 def why_not(base: Base, placement: Placement) -> str | None:
