@@ -60,8 +60,7 @@ def new_adapters(base: Base, placement: Placement, *, seed: int, dropout: float)
 def saved_adapters(base: Base, folder: Path, placement: Placement) -> Iterator[Any]:
     """Wrap the base in adapters read from a folder, checked against the placement."""
     with _without_advice():
-        # Adapters that are read in a moment need no initial values.
-        model = PeftModel.from_pretrained(base.model, str(folder), low_cpu_mem_usage=True)
+        model = PeftModel.from_pretrained(base.model, str(folder))
     try:
         model.requires_grad_(False)
         _verify_loaded(model, placement, base.head)
