@@ -226,6 +226,27 @@ def test_also_where_it_is_done_within(hook):
     assert found.startswith("its forward pass cannot be taken apart: its logits differ by ")
 
 
+def of_the_token_before(model, args, output):
+    """A convolution over two tokens, as state space models have it."""
+    return output + 1e-3 * torch.nn.functional.pad(output[:, :-1], (0, 0, 1, 0))
+
+
+def test_what_reaches_into_the_beginning_of_a_row_is_seen_there():
+    """The predictions of these rows stand at their end, where next to nothing of it arrives."""
+    case = case_of_class("GPT2LMHeadModel", gpt2_config(), "causal")
+    rows = [
+        replace(
+            row, scored=frozen_marks(place == len(row.ids) - 1 for place in range(len(row.ids)))
+        )
+        for row in case.rows
+        if len(row.ids) > 10
+    ]
+    case = replace(case, rows=tuple(rows))
+    assert isinstance(opened(case).layout, Flat)
+    case.base.model.transformer.h[2].mlp.register_forward_hook(of_the_token_before)
+    assert isinstance(opened(case).layout, Whole)
+
+
 def test_the_model_without_any_of_it_is_opened():
     base = opened(case_of_class("GPT2LMHeadModel", gpt2_config(), "causal"))
     assert isinstance(base.layout, Flat)

@@ -26,8 +26,9 @@ FOR_EXPERTS = [
     Trial(rule="attention.q + head", seed=2),
 ]
 # Products of matrices may take another kernel for another number of rows, so that the last bits
-# of a frozen product depend on the rows beside it; 6 optimiser steps make of it:
-ALLOWED = 1e-6
+# of a frozen product depend on the rows beside it. After 6 optimiser steps 1e-7 to 1e-6 of it was
+# measured; allowed is what the engines may differ by.
+ALLOWED = 1e-5
 
 
 def trials_for(family):

@@ -15,8 +15,9 @@ DROPPED = [
     Trial(rule="all @ layers(1..)", seed=0, dropout=0.3),
     Trial(rule="all", seed=2),
 ]
-# Rows stand in other passes, and what is done with them is the same sum in another order.
-ROUNDING = 1e-6
+# Rows stand in other passes, and what is done with them is the same sum in another order; one other
+# mask would be 1e-2.
+ROUNDING = 1e-5
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_masks_do_not_depend_on_the_pack(gpt2, packed, which):
 def test_masks_do_not_depend_on_the_number_of_passes(gpt2, packed, limit):
     found = gpt2.packed(DROPPED, passes=Passes(limit))
     for one, other in zip(found, packed, strict=True):
-        assert one.distance(other) <= 10 * ROUNDING
+        assert one.distance(other) <= ROUNDING
 
 
 @pytest.mark.parametrize("family", ["t5", "roberta"])
@@ -114,10 +115,10 @@ def test_nor_where_rows_are_filled_up(request, family):
     together = case.packed(DROPPED, base=case.whole())
     for number in (0, 2):
         (alone,) = case.packed([DROPPED[number]], base=case.whole())
-        assert alone.distance(together[number]) <= 10 * ROUNDING
+        assert alone.distance(together[number]) <= ROUNDING
     divided = case.packed(DROPPED, base=case.whole(), passes=Passes(60))
     for one, other in zip(divided, together, strict=True):
-        assert one.distance(other) <= 10 * ROUNDING
+        assert one.distance(other) <= ROUNDING
 
 
 def test_scoring_leaves_nothing_out(gpt2):

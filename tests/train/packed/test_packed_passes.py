@@ -148,8 +148,8 @@ def test_passes_become_smaller_and_the_trials_stay_what_they_are(
     for one, other in zip(found, in_plenty, strict=True):
         assert len(one.losses) == 6
         # the frozen products of a pass have other rows beside them
-        assert one.distance(other) <= 1e-6
-        assert one.loss_distance(other) <= 1e-6
+        assert one.distance(other) <= 1e-5
+        assert one.loss_distance(other) <= 1e-5
 
 
 def test_at_single_rows_the_same_steps_are_still_done(gpt2, in_plenty, monkeypatch):
@@ -191,4 +191,4 @@ def test_the_limit_does_not_change_which_rows_a_step_reads(gpt2):
     whole = gpt2.packed(TRIALS[:1], training=training)
     divided = gpt2.packed(TRIALS[:1], training=training, passes=Passes(1))
     assert len(whole[0].losses) == 3
-    assert whole[0].losses == pytest.approx(divided[0].losses, abs=1e-6)
+    assert whole[0].losses == pytest.approx(divided[0].losses, abs=1e-5)

@@ -34,13 +34,13 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
-def test_how_much_is_kept_changes_no_bit(gpt2, kept, limits, tmp_path):
+def test_how_much_is_kept_changes_no_trial(gpt2, kept, limits, tmp_path):
     """Rows are computed beside others when they are missing: their states are the same ones."""
     prefix = gpt2.prefix(**limits, folder=tmp_path if "file_limit" in limits else None)
     found = gpt2.packed(TRIALS, prefix=prefix)
     for one, other in zip(found, kept, strict=True):
-        assert one.distance(other) <= 1e-6
-        assert one.loss_distance(other) <= 1e-6
+        assert one.distance(other) <= 1e-5
+        assert one.loss_distance(other) <= 1e-5
     assert prefix.memory_bytes <= limits["memory_limit"]
     assert prefix.file_bytes <= limits.get("file_limit", 0)
     assert (prefix.num_hits > 0) == (limits != LIMITS["none"])
