@@ -24,7 +24,7 @@ BENCHMARK = Benchmark(
         WORK,
         shape={**GPT2_MEDIUM, "n_layer": 12},
         placements={f"last_{n}": f"all @ last({n})" for n in (1, 6)},
-        train_rows=12,
+        train_rows=24,
         test_rows=4,
     ),
     least=2.0,

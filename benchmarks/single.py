@@ -15,8 +15,7 @@ BENCHMARK = Benchmark(
     name="single",
     title="One trial",
     work=WORK,
-    quick=replace(WORK, shape={**GPT2_MEDIUM, "n_layer": 12}, train_rows=16, test_rows=4),
-    quick_pairs=2,
+    quick=replace(WORK, shape={**GPT2_MEDIUM, "n_layer": 12}, test_rows=4),
     least=1.15,
 )
 

@@ -9,7 +9,7 @@ import pytest
 import loratlas
 
 SOURCE = Path(loratlas.__file__).parent
-LIGHT = ("placement", "cost", "analysis", "report")
+LIGHT = ("placement", "cost", "allocate", "analysis", "report")
 
 
 def loaded_by(code: str) -> set[str]:

@@ -65,6 +65,7 @@ def _values(kind: Any) -> str:
     if get_origin(kinds[0]) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kinds[0]))
     words = {int: "an integer", float: "a number", str: "text", Path: "a path"}
+    words |= {list[str]: "text, as often as wanted"}
     return words[kinds[0]]
 
 

@@ -27,7 +27,8 @@ class Cost:
         parameters: trainable parameters, exact.
         adapter_bytes: of a saved adapter on disk; 4 bytes a parameter where none was saved.
         memory_bytes: most memory of a training step above the loaded model; None where unknown.
-        seconds: of the optimiser steps of one trial, alone on its machine; None where unknown.
+        seconds: of the optimiser steps of one trial, alone on its machine, and of the scoring that
+            chose its placement; None where unknown.
         step_seconds: of each timed step of the probe.
         num_trials: trials at the chosen rate that came to an end, well or badly.
         num_failed: those that diverged or failed.
@@ -95,7 +96,11 @@ def _cost(
         parameters=count,
         adapter_bytes=max(sizes, default=adapter_bytes(count)),
         memory_bytes=None if probe is None else probe.peak_memory_bytes,
-        seconds=None if probe is None or steps is None else probe.seconds_per_step * steps,
+        seconds=(
+            None
+            if probe is None or steps is None
+            else probe.seconds_per_step * steps + (placement.selection_seconds or 0.0)
+        ),
         step_seconds=() if probe is None else tuple(probe.step_seconds),
         num_trials=len(trials),
         num_failed=sum(trial.status != "done" for trial in trials),

@@ -180,7 +180,12 @@ def linear(arms: Arms, groups: Sequence[Group]) -> LinearModel:
     Each coefficient is a fixed combination of the placements' losses, and is estimated as one
     combination of their scores.
     """
-    chosen = [arm for arm in arms.by_name.values() if arm.seeds and np.isfinite(arm.nll).all()]
+    chosen = [
+        arm
+        for arm in arms.by_name.values()
+        # A placement that moves has no share of its own.
+        if arm.seeds and np.isfinite(arm.nll).all() and arm.name in groups[0].shares
+    ]
     names = tuple(arm.name for arm in chosen)
     shares = np.array([[group.shares[name] for group in groups] for name in names])
     design = np.column_stack([np.ones(len(chosen)), shares]) if chosen else np.zeros((0, 1))

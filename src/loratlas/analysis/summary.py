@@ -145,7 +145,9 @@ def _placement(
         "perplexity": finite(perplexity(loss)) if arm.is_language and loss is not None else None,
         **quality(list(arm.scores.values())),
         "losses": {str(seed): value for seed, value in arm.losses.items()},
-        **_cost(arm.probe, steps),
+        **_cost(arm.probe, steps, placement.selection_seconds),
+        "selection_seconds": placement.selection_seconds,
+        "learned": _learned(placement),
         "resources": resources(placement, arm.probe, arm.trials),
         "num_trials": len(arm.trials),
         "num_failed": sum(trial.status != "done" for trial in arm.trials),
@@ -153,8 +155,21 @@ def _placement(
     }
 
 
-def _cost(probe: Probe | None, steps: int | None) -> dict[str, Any]:
-    """Return what a placement costs alone; `seconds` is for the steps of one trial."""
+def _learned(placement: PlacementRecord) -> dict[str, Any] | None:
+    """Return how a placement was learned, without the scores of every site."""
+    if placement.learned is None:
+        return None
+    learned = dict(placement.learned)
+    if learned["kind"] == "hybrid":
+        learned["scores"] = {k: v for k, v in learned["scores"].items() if k != "scores"}
+    return learned
+
+
+def _cost(probe: Probe | None, steps: int | None, selection: float | None) -> dict[str, Any]:
+    """Return what a placement costs alone.
+
+    `seconds` is for the steps of one trial, and for the scoring that chose the placement.
+    """
     if probe is None:
         return {
             "seconds": None,
@@ -163,7 +178,7 @@ def _cost(probe: Probe | None, steps: int | None) -> dict[str, Any]:
             "peak_memory_bytes": None,
         }
     return {
-        "seconds": None if steps is None else probe.seconds_per_step * steps,
+        "seconds": None if steps is None else probe.seconds_per_step * steps + (selection or 0.0),
         "seconds_per_step": probe.seconds_per_step,
         "tokens_per_second": probe.tokens_per_second,
         "peak_memory_bytes": probe.peak_memory_bytes,

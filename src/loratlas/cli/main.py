@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from loratlas.cli import (
+    allocate,
     anatomy,
     audit,
     diff,
@@ -19,6 +20,7 @@ from loratlas.cli import (
     results,
     run,
     schema,
+    score,
     status,
 )
 from loratlas.cli.output import complain
@@ -43,6 +45,8 @@ for verb in (
     run,
     status,
     results,
+    score,
+    allocate,
     recommend,
     report,
     audit,

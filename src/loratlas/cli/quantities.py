@@ -1,8 +1,9 @@
-"""What a person may write for a size, a count, a time or a limit on the loss."""
+"""What a person may write for a size, a count, a time, a limit on the loss, a budget or ranks."""
 
 import math
 import re
 
+from loratlas.allocate.budget import Budget, Unit
 from loratlas.analysis.budget import LossLimit
 from loratlas.errors import RequestError, did_you_mean
 
@@ -15,6 +16,13 @@ _SIZES = {"": 1, "B": 1} | {
 _COUNTS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 _TIMES = {"": 1, "s": 1, "min": 60, "h": 3600}
 _LOSSES = {"": 1, "%": 1}
+# A B alone is a billion parameters, as beside k and M; bytes are written out or have a prefix.
+_BUDGETS: dict[Unit, dict[str, int]] = {
+    "parameters": {**_COUNTS, "parameters": 1},
+    "ranks": {"rank": 1, "ranks": 1},
+    "bytes": {unit: size for unit, size in _SIZES.items() if len(unit) > 1} | {"bytes": 1},
+}
+_RANK = re.compile(r"(?P<first>[0-9]{1,6})(?:\.\.(?P<last>[0-9]{1,6}))?")
 
 
 def parse_size(text: str, option: str, *, zero: bool = False) -> int:
@@ -59,6 +67,42 @@ def parse_loss(text: str, option: str) -> LossLimit:
     if unit == "%" and number >= 100:
         raise RequestError(f"{option} {text}: a share of the baseline's gain is below 100%")
     return LossLimit(amount=number / 100 if unit else number, is_share=bool(unit))
+
+
+def parse_budget(text: str, option: str) -> Budget:
+    """Return the budget of a text such as ``2M`` (parameters), ``64 ranks`` or ``10MiB``.
+
+    Raises:
+        RequestError: it is none; names the option.
+    """
+    what = "2M or 1500000 for parameters, 64 ranks, or 10MiB"
+    units = {unit: factor for factors in _BUDGETS.values() for unit, factor in factors.items()}
+    number, unit = _read(text, option, units, what)
+    amount = math.floor(number * units[unit])
+    if amount == 0:
+        raise RequestError(f"{option} {text}: less than 1 of its unit; write {what}")
+    return Budget(amount=amount, unit=next(kind for kind in _BUDGETS if unit in _BUDGETS[kind]))
+
+
+def parse_ranks(text: str, option: str) -> tuple[int, ...]:
+    """Return the ranks of a text such as ``0, 4, 8`` or ``0, 4..16``; both ends are included.
+
+    Raises:
+        RequestError: it is no list of ranks; names the option.
+    """
+    ranks: list[int] = []
+    for entry in map(str.strip, text.split(",")):
+        found = _RANK.fullmatch(entry)
+        first, last = (
+            (int(found["first"]), int(found["last"] or found["first"])) if found else (1, 0)
+        )
+        if last < first:
+            raise RequestError(
+                f"{option} {text}: {entry!r} is no rank and no range of ranks; write a list such "
+                "as 0,4,8,16 or 0,4..16"
+            )
+        ranks += range(first, last + 1)
+    return tuple(ranks)
 
 
 def _read(

@@ -33,9 +33,24 @@ def plan_notes(plan: Mapping[str, Any]) -> list[str]:
         )
     reasons = dict.fromkeys(found["unknown"] for found in plan["placements"].values())
     lines += [f"Not known: {reason}." for reason in reasons if reason is not None]
+    lines += [_learned(name, found) for name, found in plan["placements"].items() if found["learned"]]
     lines += [] if plan["power"] is None else plan["power"]["says"]
     lines.append(_trials(plan))
     return lines
+
+
+def _learned(name: str, found: Mapping[str, Any]) -> str:
+    learned = found["learned"]
+    if learned["kind"] == "hybrid":
+        return (
+            f"{name}: its ranks follow from scores by {learned['by']}, which are taken when the "
+            "study runs; shown are equal ranks."
+        )
+    return (
+        f"{name}: {learned['by']} moves it while it trains, from {learned['start_parameters']:,} "
+        f"parameters to at most {found['trainable_parameters']:,}; sites, ranks and costs are those "
+        "of its beginning."
+    )
 
 
 def _trials(plan: Mapping[str, Any]) -> str:

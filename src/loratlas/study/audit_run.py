@@ -14,6 +14,7 @@ from loratlas.measure.audit.seen import Seen, Setting
 from loratlas.measure.audit.variants import CORPUS, Reading, read
 from loratlas.placement.placement import Placement
 from loratlas.study.audit_data import rows_of_run
+from loratlas.study.moving import placement_of
 from loratlas.study.progress import Listener
 from loratlas.study.records import BASE, PlacementRecord, TrialRecord
 from loratlas.study.standing import standing
@@ -140,7 +141,7 @@ class _Auditor:
         readings: dict[str, dict[int, dict[str, Reading]]] = {}
         for name, record, trial in found:
             if trial.digest not in by_trial:
-                placement = _placement(record, study, anatomy)
+                placement = placement_of(trial, _placement(record, study, anatomy))
                 adapters = folder / str(trial.adapter)
                 with saved_adapters(self._base, adapters, placement) as model:
                     label = f"{name}, seed {trial.seed}"

@@ -20,12 +20,16 @@ MAX_NAME = 64
 _LATER_KEYS = {
     "search": "a search over placements is not yet served by this version",
 }
-_LATER_PLACEMENTS = {
-    "scorer": "a placement chosen by a scorer is not yet served by this version; write a rule",
-    "policy": "a placement that changes in training is not yet served by this version; "
-    "write a rule",
+_RULE_KEYS = {
+    key
+    for form in (
+        fields.RuleFields,
+        fields.PartsFields,
+        fields.HybridFields,
+        fields.PolicyFields,
+    )
+    for key in form.model_fields
 }
-_RULE_KEYS = {*fields.RuleFields.model_fields, *fields.PartsFields.model_fields}
 _STAND_IN = "all"
 """Takes the place of a placement whose fault is already said."""
 
@@ -58,7 +62,6 @@ def set_aside(document: Document) -> tuple[dict[str, Any], list[Problem]]:
     placements = data.get("placements")
     if isinstance(placements, dict):
         problems += _torn_rules(document, placements)
-        problems += _later_placements(document, placements)
     return data, problems
 
 
@@ -69,6 +72,7 @@ def relations(document: Document) -> Iterator[Problem]:
         yield from _names(document, list(placements))
         yield from _baseline(document, list(placements))
         yield from _hypotheses(document, list(placements))
+        yield from _learned(document, placements)
     yield from _sweep_seeds(document)
     yield from _trust(document)
     yield from _forgetting(document)
@@ -79,15 +83,6 @@ def _problem(
 ) -> Problem:
     line = document.line(location)
     return Problem(line=line, key=dotted(location), text=text, not_yet=not_yet)
-
-
-def _later_placements(document: Document, placements: dict[str, Any]) -> Iterator[Problem]:
-    for name, form in placements.items():
-        asked = [key for key in _LATER_PLACEMENTS if isinstance(form, dict) and key in form]
-        for key in asked:
-            here = ("placements", name, key)
-            yield _problem(document, here, _LATER_PLACEMENTS[key], not_yet=True)
-            placements[name] = _STAND_IN
 
 
 def _torn_rules(document: Document, placements: dict[str, Any]) -> Iterator[Problem]:
@@ -157,6 +152,19 @@ def _baseline(document: Document, names: list[str]) -> Iterator[Problem]:
             f"allowed: {', '.join(names[:10])}"
         )
         yield _problem(document, ("baseline",), text)
+
+
+def _learned(document: Document, placements: dict[str, Any]) -> Iterator[Problem]:
+    """Yield a baseline whose parameters are not known beforehand, and a policy without engine."""
+    baseline = document.data.get("baseline") or next(iter(placements), None)
+    for name, form in placements.items():
+        learned = [key for key in ("scorer", "policy") if isinstance(form, dict) and key in form]
+        if learned and name == baseline:
+            text = "the baseline is a rule: the others are matched to its parameters"
+            yield _problem(document, ("placements", name), text)
+        if "policy" in learned and document.data.get("engine") == "reference":
+            text = "a placement that moves needs the packed engine; leave out `engine: reference`"
+            yield _problem(document, ("placements", name, "policy"), text)
 
 
 def _hypotheses(document: Document, names: list[str]) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from loratlas.errors import StudyError
 from loratlas.study.options import RunOptions
 from loratlas.study.planning import Rows, estimator_of, workload_of
 from loratlas.study.request import Request
@@ -43,15 +44,33 @@ def choose_engines(request: Request, options: RunOptions) -> Engines:
     if request.study.engine == "auto":
         with quiet():  # what a model says of its own loss is no news of the run
             found = open_base(base, request.anatomy, request.data.train.rows, request.data.masking)
-    placements = [resolved.placement for resolved in request.placements]
+    reasons = {
+        resolved.digest: found if isinstance(found, str) else why_not(base, resolved.placement)
+        for resolved in request.placements
+    }
+    _require_movable(request, reasons)
     return Engines(
         packed=None if isinstance(found, str) else found,
-        reasons={
-            placement.digest: found if isinstance(found, str) else why_not(base, placement)
-            for placement in placements
-        },
+        reasons=reasons,
         room=_room(request, options),
     )
+
+
+def _require_movable(request: Request, reasons: Mapping[str, str | None]) -> None:
+    """Refuse placements that move where only the reference engine could train them.
+
+    Raises:
+        StudyError: a placement has a policy, and the packed engine does not serve it.
+    """
+    for resolved in request.placements:
+        reason = reasons[resolved.digest]
+        if resolved.moving is not None and reason is not None:
+            study = request.study
+            line = study.placements[resolved.name].line
+            raise StudyError(
+                f"{study.path}:{line}: placements.{resolved.name}: a placement that moves needs "
+                f"the packed engine, which does not serve it: {reason}"
+            )
 
 
 @contextmanager

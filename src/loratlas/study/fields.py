@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from loratlas.study import values
+from loratlas.study.learned_fields import HybridFields, PolicyFields
 from loratlas.study.sections import (
     DataFields,
     Fields,
@@ -100,8 +101,10 @@ class StudyFields(Fields):
         Annotated[
             Annotated[values.Rule, Tag(values.ONE)]
             | Annotated[RuleFields, Tag(values.KEYS)]
-            | Annotated[PartsFields, Tag(values.PARTS)],
-            Discriminator(values.rule_or_parts),
+            | Annotated[PartsFields, Tag(values.PARTS)]
+            | Annotated[HybridFields, Tag(values.SCORER)]
+            | Annotated[PolicyFields, Tag(values.POLICY)],
+            Discriminator(values.placement_form),
         ],
     ] = Field(min_length=1)
     """The placements that are compared, by a name of your choice."""

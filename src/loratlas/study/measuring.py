@@ -18,6 +18,7 @@ from loratlas.measure.forgetting import PreparedForgetting, prepare_forgetting
 from loratlas.measure.measures import ForgettingMeasure, Measure, TaskMeasure
 from loratlas.measure.task_index import find_task
 from loratlas.placement.placement import Placement
+from loratlas.study.moving import placement_of
 from loratlas.study.progress import Listener
 from loratlas.study.records import BASE, TrialRecord
 from loratlas.study.resolve import ResolvedPlacement
@@ -78,8 +79,8 @@ class Measuring:
         Raises:
             TrialError: some measures fail; the others are kept.
         """
-        by_digest = {each.placement.digest: each.placement for each in placements}
-        read = {(each.placement.digest, chosen[each.name]) for each in placements}
+        by_digest = {each.digest: each.placement for each in placements}
+        read = {(each.digest, chosen[each.name]) for each in placements}
         missing = [
             (trial, self._missing(trial.digest))
             for trial in self.store.trials().values()
@@ -91,7 +92,9 @@ class Measuring:
         self.listener.begin(f"taking {num_missing} measures", num_missing)
         failed = []
         for trial, measures in missing:
-            failed += self._of_trial(trial, by_digest[trial.placement_digest], measures)
+            failed += self._of_trial(
+                trial, placement_of(trial, by_digest[trial.placement_digest]), measures
+            )
         self.listener.end()
         if failed:
             raise TrialError(

@@ -147,8 +147,13 @@ def _section(location: Location, document: Document) -> type[BaseModel] | None:
         case ("data", "source"):
             return sections.FileFields
         case ("placements", _):
-            has_parts = (*location, "parts") in document.entries
-            return fields.PartsFields if has_parts else fields.RuleFields
+            forms = {
+                "parts": fields.PartsFields,
+                "scorer": fields.HybridFields,
+                "policy": fields.PolicyFields,
+            }
+            found = [form for key, form in forms.items() if (*location, key) in document.entries]
+            return found[0] if found else fields.RuleFields
         case ("placements", _, "parts", int()):
             return fields.PartFields
         case ("measures", int(place)):

@@ -18,20 +18,23 @@ import torch
 from loratlas.measure.packed import score_packed
 from loratlas.measure.scores import SplitScore
 from loratlas.placement.placement import Placement
+from loratlas.study.moving import Moving
 from loratlas.study.packs import Pack
 from loratlas.study.records import TrialRecord
 from loratlas.study.trial_runner import Bench
 from loratlas.train.adapters import require_close_logits, saved_adapters
 from loratlas.train.gauge import Gauge
 from loratlas.train.outcome import Fit
+from loratlas.train.packed.elastic import ElasticSlot
 from loratlas.train.packed.fit import ENGINE, fit_pack
 from loratlas.train.packed.heap import keep_freed_memory
 from loratlas.train.packed.opening import PackedBase
 from loratlas.train.packed.passes import Passes
 from loratlas.train.packed.saved import reload_slot, save_slot
 from loratlas.train.packed.slots import Slot
+from loratlas.train.policy import Policy
 from loratlas.train.prefix import PrefixCache
-from loratlas.train.reference import DivergedError
+from loratlas.train.reference import DivergedError, num_steps
 from loratlas.train.trial import TrialSpec
 
 log = logging.getLogger(__name__)
@@ -45,13 +48,15 @@ class PackedTrial:
 
     Attributes:
         spec: the trial.
-        placement: its placement, resolved.
+        placement: its placement, resolved; where it begins, if it moves.
+        moving: what moves it, None where it stands still.
         adapter: folder for its adapter, relative to the run folder.
         attempts: how often it was started, this time included.
     """
 
     spec: TrialSpec
     placement: Placement
+    moving: Moving | None = None
     adapter: str
     attempts: int
 
@@ -102,6 +107,7 @@ class _PackWork:
         self._scores: list[Scores] = [{} for _ in trials]
         self._totals: dict[str, Any] = {"number": pack.number, "trials": len(trials)}
         self._slots: list[Slot] = []
+        self._policies: dict[int, Policy] = {}
 
     @property
     def unfinished(self) -> list[int]:
@@ -110,7 +116,13 @@ class _PackWork:
 
     def carry_out(self, prefix: PrefixCache, on_step: Callable[[int, int], None]) -> None:
         """Train all, then save, check and score those that are whole."""
-        self._slots = [self._fresh(trial) for trial in self._trials]
+        steps = num_steps(self._trials[0].spec.training, len(self._bench.train))
+        self._policies = {
+            number: trial.moving.policy(steps)
+            for number, trial in enumerate(self._trials)
+            if trial.moving is not None
+        }
+        self._slots = [self._fresh(number) for number in range(len(self._trials))]
         gauge = Gauge(self._bench.base.device)
         began = time.perf_counter()
         with gauge.phase("train"):
@@ -119,6 +131,7 @@ class _PackWork:
         for number, fit in enumerate(fits):
             if isinstance(fit, DivergedError):
                 self._outcomes[number] = {"status": "diverged", "error": str(fit)}
+        self._slots = [s.at_rest() if isinstance(s, ElasticSlot) else s for s in self._slots]
         self._each(self._save)
         self._each(lambda number: self._check(number, prefix))
         with gauge.phase("score"):
@@ -146,12 +159,19 @@ class _PackWork:
         )
         return record, self._scores[number] if record.status == "done" else {}
 
-    def _fresh(self, trial: PackedTrial) -> Slot:
-        return Slot.new(
+    def _fresh(self, number: int) -> Slot:
+        trial = self._trials[number]
+        seed, dropout = trial.spec.seed, trial.spec.lora_dropout
+        device = self._bench.base.device
+        if trial.moving is None:
+            return Slot.new(trial.placement, seed=seed, dropout=dropout, device=device)
+        return ElasticSlot.begin(
             trial.placement,
-            seed=trial.spec.seed,
-            dropout=trial.spec.lora_dropout,
-            device=self._bench.base.device,
+            trial.moving.capacity,
+            form=self._policies[number].form,
+            seed=seed,
+            dropout=dropout,
+            device=device,
         )
 
     def _train(
@@ -171,6 +191,7 @@ class _PackWork:
                     learning_rates=[trial.spec.learning_rate for trial in self._trials],
                     passes=passes,
                     masking=bench.masking,
+                    policies=self._policies,
                     on_step=on_step,
                 )
         finally:
@@ -206,7 +227,7 @@ class _PackWork:
             logits = flow.logits_of(0, rows)
         if not torch.isfinite(logits).all():
             raise DivergedError("diverged: the trained adapters give logits that are no numbers")
-        placement = self._trials[number].placement
+        placement = self._slots[number].placement
         with saved_adapters(self._bench.base, self._folder(number), placement) as model:
             require_close_logits(logits, self._bench.predicted_logits(model, rows))
 
@@ -224,8 +245,11 @@ class _PackWork:
         for split, found in self._scores[number].items():
             if not math.isfinite(found.loss):
                 raise DivergedError(f"diverged: the {split} loss is {found.loss} after training")
+        moved = fit.trajectory is not None
         self._outcomes[number] = {
             "status": "done",
+            "trajectory": fit.trajectory.to_json() if fit.trajectory is not None else None,
+            "final": self._slots[number].placement.to_json()["placement"] if moved else None,
             "losses": list(fit.losses),
             "adapter": self._trials[number].adapter,
             "adapter_bytes": sum(file.stat().st_size for file in self._folder(number).iterdir()),

@@ -180,7 +180,7 @@ def plan_study(
         rows: its rows; without them FLOPs and memory are None.
         seconds: what `calibrate` measured; without it times are None.
     """
-    counts = {p.name: p.placement.trainable_parameters for p in placements}
+    counts = {p.name: p.trainable_parameters for p in placements}
     workload = None if rows is None else workload_of(study, rows, _config(study))
     estimator = None if workload is None else estimator_of(study, anatomy, workload)
     each = {
@@ -203,7 +203,7 @@ def plan_study(
 
 def _placement(resolved: ResolvedPlacement, base_parameters: int, baseline: int) -> dict[str, Any]:
     placement = resolved.placement
-    count = placement.trainable_parameters
+    count = resolved.trainable_parameters
     matched = resolved.matched_to
     return {
         "rule": str(resolved.rule),
@@ -219,8 +219,21 @@ def _placement(resolved: ResolvedPlacement, base_parameters: int, baseline: int)
         ),
         "percent_saved_against_baseline": percent_saved_against_baseline(count, baseline),
         "adapter_bytes": adapter_bytes(count),
+        "learned": _learned(resolved),
         "warnings": [{"code": lint.code, "message": lint.message} for lint in resolved.lints],
     }
+
+
+def _learned(resolved: ResolvedPlacement) -> dict[str, Any] | None:
+    """Return how a placement will be learned; its other figures are those of where it begins."""
+    if resolved.moving is not None:
+        by, kind = resolved.moving.spec.name, "dynamic"
+    elif resolved.hybrid is not None:
+        by, kind = resolved.hybrid.scoring.method, "hybrid"
+    else:
+        return None
+    start = resolved.placement.trainable_parameters
+    return {"kind": kind, "by": by, "start_parameters": start}
 
 
 def _predicted(cost: Cost | None) -> dict[str, Any]:

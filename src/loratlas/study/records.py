@@ -22,6 +22,7 @@ class PlacementRecord:
         families: adapter parameters by role family, such as ``{"attention": 2359296}``.
         adapters: path, rank and alpha of every site.
         warnings: code and message of every lint.
+        learned: how scores chose its ranks, or what moves them; None for a rule.
     """
 
     name: str
@@ -32,6 +33,18 @@ class PlacementRecord:
     families: dict[str, int]
     adapters: list[dict[str, Any]]
     warnings: list[dict[str, str]]
+    learned: dict[str, Any] | None = None
+
+    @property
+    def selection_seconds(self) -> float | None:
+        """Seconds that scoring took before the placement was known; None for one that a rule says.
+
+        Whoever takes such a placement pays for it once, before its first trial.
+        """
+        if self.learned is None or self.learned["kind"] != "hybrid":
+            return None
+        seconds: float | None = self.learned["scores"]["cost"]["seconds"]
+        return seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +70,8 @@ class TrialRecord:
             for one that was trained in a pack.
         pack: totals of its pack, None where it was trained alone: number, trials, seconds of
             training, memory by phase, tokens of the largest pass, and how often that was halved.
+        trajectory: how its placement moved, as `train.outcome` has it; None where it stood still.
+        final: path, rank and alpha of every saved adapter where the placement moved.
     """
 
     digest: str
@@ -74,6 +89,8 @@ class TrialRecord:
     adapter_bytes: int | None = None
     memory: dict[str, dict[str, int | None]] = field(default_factory=dict)
     pack: dict[str, Any] | None = None
+    trajectory: dict[str, Any] | None = None
+    final: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

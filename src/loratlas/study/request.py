@@ -58,7 +58,7 @@ class Request:
             del stored[key]
         if Path(stored["model"]["name"]).exists():
             stored["model"]["name"] = Path(stored["model"]["name"]).name
-        resolved = {placement.name: placement.placement.digest for placement in self.placements}
+        resolved = {placement.name: placement.digest for placement in self.placements}
         return {
             **stored,
             "resolved": resolved,
@@ -95,7 +95,7 @@ def make_request(study: StudySpec, listener: Listener) -> Request:
         device=device,
     )
     _require_no_head(study, placements, base)
-    _require_fit(study, data, base)
+    require_fit(study, data, base)
     measures = prepare_measures(study, base, listener)
     return Request(
         study=study,
@@ -168,7 +168,7 @@ def _require_warmup(study: StudySpec, num_rows: int) -> None:
         )
 
 
-def _require_fit(study: StudySpec, data: PreparedData, base: Base) -> None:
+def require_fit(study: StudySpec, data: PreparedData, base: Base) -> None:
     """Refuse rows that the base cannot read: too long, or of another vocabulary."""
     rows = [row for split in (data.train, data.validation, data.test) for row in split.rows]
     sequences = [ids for row in rows for ids in (row.ids, row.source) if ids is not None]

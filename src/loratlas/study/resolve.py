@@ -2,13 +2,19 @@
 
 from dataclasses import dataclass
 
+from loratlas.allocate.allocate import allocate
+from loratlas.allocate.budget import Budget
+from loratlas.allocate.table import ScoreTable, ScoringCost, SiteScore
 from loratlas.anatomy.sites import Anatomy
+from loratlas.dynamic.spec import initial_placement
 from loratlas.errors import PlacementError, StudyError
 from loratlas.placement.expressions import Rule
 from loratlas.placement.lints import Lint, lints
 from loratlas.placement.match import match_placement
 from loratlas.placement.placement import Placement, place
 from loratlas.placement.rules import parse
+from loratlas.study.learned import HybridSpec, Learned
+from loratlas.study.moving import Moving
 from loratlas.study.spec import PlacementSpec, StudySpec
 
 
@@ -22,6 +28,9 @@ class ResolvedPlacement:
         placement: site → (rank, alpha).
         matched_to: the parameter count it was brought near to, None when it was not.
         lints: what a person should know before it runs.
+        hybrid: how scores choose its ranks; `placement` has equal ranks until they have.
+        learned: how they chose them.
+        moving: what moves it while it is trained, from `placement` on.
     """
 
     name: str
@@ -29,6 +38,20 @@ class ResolvedPlacement:
     placement: Placement
     matched_to: int | None
     lints: tuple[Lint, ...]
+    hybrid: HybridSpec | None = None
+    learned: Learned | None = None
+    moving: Moving | None = None
+
+    @property
+    def digest(self) -> str:
+        """What trials of it have in common: where adapters are, and what moves them."""
+        return self.placement.digest if self.moving is None else self.moving.digest
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Adapter parameters that it ends with, at most."""
+        moving = self.moving
+        return self.placement.trainable_parameters if moving is None else moving.target
 
 
 def resolve_study(study: StudySpec, anatomy: Anatomy) -> list[ResolvedPlacement]:
@@ -48,6 +71,8 @@ def resolve_study(study: StudySpec, anatomy: Anatomy) -> list[ResolvedPlacement]
 def _resolve(
     study: StudySpec, anatomy: Anatomy, spec: PlacementSpec, target: int
 ) -> ResolvedPlacement:
+    if spec.hybrid is not None or spec.policy is not None:
+        return _learned(study, anatomy, spec, spec.budget or target)
     rule = parse(spec.rule)
     placement = _at_study_rank(study, anatomy, spec)
     matched = (spec.match or study.match) == "parameters" and spec.name != study.baseline
@@ -59,6 +84,59 @@ def _resolve(
         placement=placement,
         matched_to=target if matched else None,
         lints=tuple(lints(rule, placement, anatomy, dropout=study.lora.dropout, root=study.root)),
+    )
+
+
+def _learned(
+    study: StudySpec, anatomy: Anatomy, spec: PlacementSpec, target: int
+) -> ResolvedPlacement:
+    """Return a placement that is learned, as far as it is known before anything is computed."""
+    rule = parse(spec.rule)
+    candidates = _at_study_rank(study, anatomy, spec)
+    try:
+        if spec.policy is None:
+            assert spec.hybrid is not None
+            _require_room(candidates, target, spec.hybrid, study)
+            placement, moving = match_placement(candidates, target, study.lora).placement, None
+        else:
+            placement = initial_placement(spec.policy, candidates, target, study.lora)
+            moving = Moving(spec=spec.policy, start=placement, target=target)
+    except PlacementError as error:
+        raise StudyError(f"{study.path}:{spec.line}: placements.{spec.name}: {error}") from error
+    return ResolvedPlacement(
+        name=spec.name,
+        rule=rule,
+        placement=placement,
+        matched_to=target if spec.budget is None else None,
+        lints=tuple(lints(rule, placement, anatomy, dropout=study.lora.dropout, root=study.root)),
+        hybrid=spec.hybrid,
+        moving=moving,
+    )
+
+
+def _require_room(candidates: Placement, target: int, hybrid: HybridSpec, study: StudySpec) -> None:
+    """Refuse a budget that no scores could divide among these sites.
+
+    Raises:
+        PlacementError: it is below the smallest placement or above the largest.
+    """
+    anatomy = candidates.anatomy
+    alike = ScoreTable(
+        method=hybrid.scoring.method,
+        unit="",
+        higher_is_better=True,
+        model=anatomy.model,
+        anatomy_digest=anatomy.digest,
+        cost=ScoringCost(),
+        scores=tuple(SiteScore(path=each.site.path, value=1.0) for each in candidates.adapters),
+    )
+    allocate(
+        alike,
+        anatomy,
+        Budget(amount=target),
+        lora=study.lora,
+        constraints=hybrid.constraints,
+        solver="greedy",
     )
 
 

@@ -16,6 +16,7 @@ from loratlas.errors import RunFolderError, TrialError
 from loratlas.study.engines import choose_engines, prefix_for
 from loratlas.study.environment import environment
 from loratlas.study.folder import check_folder, check_identity, make_folder, open_folder
+from loratlas.study.learning import learn, require_learnable
 from loratlas.study.lock import only_controller
 from loratlas.study.measuring import Measuring
 from loratlas.study.options import RunOptions
@@ -64,12 +65,14 @@ def run_study(
     require_installed(study.track, study.path)
     check_folder(folder)
     request = make_request(study, listener)
+    require_learnable(request)
     identity = request.identity
     check_identity(folder, identity)
     make_folder(folder)
     with only_controller(folder), _logged_to(folder / "run.log"):
         store = open_folder(folder, study, identity)
         try:
+            request = learn(request, store, listener)
             with Mirror(study, store, folder, listener) as mirror:
                 bench = _bench(request, folder)
                 _carry_out(_Work(request, store, bench, listener, mirror, options))
@@ -203,7 +206,7 @@ def _score_base(work: _Work) -> None:
 
 def _probe_placements(work: _Work) -> None:
     known = work.store.probes()
-    missing = {p.placement.digest: p for p in work.placements if p.placement.digest not in known}
+    missing = {p.digest: p for p in work.placements if p.digest not in known}
     if not missing:
         return
     work.listener.begin("probing each placement alone", len(missing))
@@ -244,7 +247,7 @@ def chosen_rates(
                 loss=None if (score := losses[t.digest]) is None else score.loss,
             )
             for t in trials
-            if t.placement_digest == placement.placement.digest and t.seed in seeds
+            if t.placement_digest == placement.digest and t.seed in seeds
         ]
         chosen[placement.name] = choose_learning_rate(validated)
     return chosen

@@ -1,5 +1,7 @@
 """What is kept of a study beside its trials: what their figures are to be read with."""
 
+from typing import Any
+
 from loratlas.study.records import PlacementRecord
 from loratlas.study.request import ASKED_OF_SCORES, Request, as_stored
 from loratlas.study.resolve import ResolvedPlacement, families
@@ -53,11 +55,17 @@ def _placement_record(resolved: ResolvedPlacement) -> PlacementRecord:
     placement = resolved.placement
     return PlacementRecord(
         name=resolved.name,
-        digest=placement.digest,
+        digest=resolved.digest,
         rule=str(resolved.rule),
-        trainable_parameters=placement.trainable_parameters,
+        trainable_parameters=resolved.trainable_parameters,
         matched_to=resolved.matched_to,
         families=families(placement),
         adapters=placement.to_json()["placement"],
         warnings=[{"code": lint.code, "message": lint.message} for lint in resolved.lints],
+        learned=_learned(resolved),
     )
+
+
+def _learned(resolved: ResolvedPlacement) -> dict[str, Any] | None:
+    known = resolved.moving or resolved.learned
+    return None if known is None else known.to_json()

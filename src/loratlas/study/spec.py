@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from loratlas.anatomy.sites import digest_of
 from loratlas.data.spec import DataSpec
+from loratlas.dynamic.spec import PolicySpec
 from loratlas.measure.measures import (
     FORGETTING,
     LOSS,
@@ -21,6 +22,8 @@ from loratlas.placement.rules import parse
 from loratlas.study import checks, fields, sections
 from loratlas.study.document import Document, parse_document, read_document
 from loratlas.study.hypothesis import parse_hypothesis
+from loratlas.study.learned import HybridSpec
+from loratlas.study.learned_fields import HybridFields, PolicyFields
 from loratlas.study.messages import problems_of
 from loratlas.study.problems import raise_problems
 from loratlas.study.tracking.trackers import Tracker
@@ -38,8 +41,29 @@ class PlacementSpec:
     """What `loratlas.placement.rules.parse` reads: a sentence, or parts with their ranks."""
     match: Match | None = None
     """Overrides the study's `match`; None follows it."""
+    hybrid: HybridSpec | None = None
+    """How scores choose its ranks; `rule` is then for the sites to choose from."""
+    policy: PolicySpec | None = None
+    """What moves it while it is trained; `rule` is then for the sites that it may use."""
+    budget: int | None = None
+    """Most adapter parameters of a placement that is learned; None takes the baseline's count."""
     line: int = 0
     """Where the placement stands in the study file."""
+
+    def to_json(self, match: Match) -> dict[str, Any]:
+        """Return what the placement is, as plain data.
+
+        Args:
+            match: of the study.
+        """
+        if self.hybrid is None and self.policy is None:
+            return {"rule": str(parse(self.rule)), "match": self.match or match}
+        return {
+            "rule": str(parse(self.rule)),
+            "budget": self.budget,
+            "hybrid": None if self.hybrid is None else self.hybrid.to_json(),
+            "policy": None if self.policy is None else self.policy.to_json(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +111,7 @@ class StudySpec:
             "model": asdict(self.model),
             "data": asdict(self.data),
             "placements": {
-                name: {"rule": str(parse(placement.rule)), "match": placement.match or self.match}
-                for name, placement in self.placements.items()
+                name: placement.to_json(self.match) for name, placement in self.placements.items()
             },
             "baseline": self.baseline,
             "lora": asdict(self.lora),
@@ -213,8 +236,20 @@ def _measure(read: str | sections.TaskFields | sections.ForgettingFields) -> Mea
 
 
 def _placement(
-    name: str, form: str | fields.RuleFields | fields.PartsFields, line: int
+    name: str,
+    form: str | fields.RuleFields | fields.PartsFields | HybridFields | PolicyFields,
+    line: int,
 ) -> PlacementSpec:
     if isinstance(form, str):
         return PlacementSpec(name=name, rule=form, line=line)
+    if isinstance(form, HybridFields):
+        hybrid = form.to_hybrid()
+        return PlacementSpec(
+            name=name, rule=form.sites, hybrid=hybrid, budget=form.budget, line=line
+        )
+    if isinstance(form, PolicyFields):
+        policy = form.to_policy()
+        return PlacementSpec(
+            name=name, rule=form.sites, policy=policy, budget=form.budget, line=line
+        )
     return PlacementSpec(name=name, rule=form.to_rule(), match=form.match, line=line)

@@ -154,6 +154,7 @@ def _trial(cell: Cell, spec: TrialSpec, earlier: TrialRecord | None) -> PackedTr
     return PackedTrial(
         spec=spec,
         placement=cell.placement.placement,
+        moving=cell.placement.moving,
         adapter=f"adapters/{adapter_name(cell, spec)}",
         attempts=1 if earlier is None else earlier.attempts + 1,
     )

@@ -72,7 +72,7 @@ def num_trials(study: StudySpec, placements: Sequence[ResolvedPlacement]) -> int
     Placements that resolve to the same sites, ranks and scales share their trials.
     """
     swept = len(swept_seeds(study)) * len(study.training.learning_rate)
-    distinct = len({placement.placement.digest for placement in placements})
+    distinct = len({placement.digest for placement in placements})
     return distinct * (swept + len(study.seeds) - len(swept_seeds(study)))
 
 
@@ -111,7 +111,7 @@ def trial_spec(study: StudySpec, cell: Cell, *, base: str, data: str) -> TrialSp
     return TrialSpec(
         base_digest=base,
         data_digest=data,
-        placement_digest=cell.placement.placement.digest,
+        placement_digest=cell.placement.digest,
         learning_rate=cell.learning_rate,
         seed=cell.seed,
         lora_dropout=study.lora.dropout,

@@ -34,7 +34,8 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Engine = Literal["auto", "reference"]
 
 ONE, LIST, KEYS, PARTS, TEXT = "<one>", "<list>", "<keys>", "<parts>", "<text>"
-TAGS = (ONE, LIST, KEYS, PARTS, TEXT)
+SCORER, POLICY = "<scorer>", "<policy>"
+TAGS = (ONE, LIST, KEYS, PARTS, TEXT, SCORER, POLICY)
 """Steps that pydantic adds to a location where a value may have one of two forms."""
 
 _LARGEST = 10**12
@@ -65,9 +66,11 @@ def keys_or_one(value: Any) -> str:
     return KEYS if isinstance(value, dict) else ONE
 
 
-def rule_or_parts(value: Any) -> str:
-    """Choose between a rule, `{rule: ...}` and `{parts: [...]}`."""
-    return PARTS if isinstance(value, dict) and "parts" in value else keys_or_one(value)
+def placement_form(value: Any) -> str:
+    """Choose between a rule, `{rule: ...}`, `{parts: ...}`, `{scorer: ...}`, `{policy: ...}`."""
+    forms = {"parts": PARTS, "scorer": SCORER, "policy": POLICY}
+    found = [tag for key, tag in forms.items() if isinstance(value, dict) and key in value]
+    return found[0] if found else keys_or_one(value)
 
 
 def measure_form(value: Any) -> str:
@@ -159,6 +162,11 @@ Rule = Annotated[
     AfterValidator(_readable_rule),
 ]
 Rank = Annotated[int, Field(ge=1, le=65536), _says("a rank is an integer from 1 up (to 65536)")]
+RankOrZero = Annotated[
+    int,
+    Field(ge=0, le=65536),
+    _says("a rank is an integer from 0 up (to 65536); 0 leaves a site out"),
+]
 Count = Annotated[int, Field(ge=1, le=_LARGEST), _says("an integer from 1 up is needed")]
 Rows = Annotated[int, Field(ge=1, le=_LARGEST), _says("a number of rows is an integer from 1 up")]
 RowsOrNone = Annotated[

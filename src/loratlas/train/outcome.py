@@ -5,16 +5,50 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Trajectory:
+    """Where a trial's parameters were while it trained: one entry for each step with a change.
+
+    Attributes:
+        policy: what moved them.
+        steps: optimiser steps after which something changed, ascending; 0 is the beginning.
+        ranks: columns that count at each site from then on, by path.
+        parameters: live adapter parameters from then on.
+        budgets: the most that were allowed then.
+        decisions: what was done: step, path, kind (prune, grow, silence), columns by identity.
+    """
+
+    policy: str
+    steps: tuple[int, ...]
+    ranks: dict[str, tuple[int, ...]]
+    parameters: tuple[int, ...]
+    budgets: tuple[int, ...]
+    decisions: tuple[dict[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the trajectory as plain data."""
+        return {
+            "policy": self.policy,
+            "steps": list(self.steps),
+            "ranks": {path: list(ranks) for path, ranks in self.ranks.items()},
+            "parameters": list(self.parameters),
+            "budgets": list(self.budgets),
+            "decisions": [dict(decision) for decision in self.decisions],
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
     """What a training run went through.
 
     Attributes:
         losses: training loss of every optimiser step, nats per scored token.
         step_seconds: wall time of every optimiser step.
+        trajectory: how its placement moved; None for one that stood still.
     """
 
     losses: tuple[float, ...]
     step_seconds: tuple[float, ...]
+    trajectory: Trajectory | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

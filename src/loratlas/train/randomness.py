@@ -69,6 +69,21 @@ def masks(seed: int, epoch: int, row: int) -> np.random.Generator:
     return _stream("masks", seed, epoch, row)
 
 
+def score_noise(seed: int, path: str) -> float:
+    """Return the score of a site by chance alone, uniform in [0, 1)."""
+    return float(_stream("score noise", seed, path).random())
+
+
+def exchange(seed: int, draw: int) -> np.random.Generator:
+    """Return what decides who gets whose targets in a draw of rows that teach nothing."""
+    return _stream("exchanged targets", seed, draw)
+
+
+def null_seed(seed: int, draw: int) -> int:
+    """Return the seed of torch's generator for the weights of an untrained model."""
+    return int(_stream("untrained weights", seed, draw).integers(2**63))
+
+
 def mask_seed(seed: int, step: int, path: str, row: int) -> int:
     """Return the seed of the dropout masks of one site in one optimiser step of a packed trial.
 

@@ -9,9 +9,11 @@ from loratlas.report.document.sections.contrasts import contrasts
 from loratlas.report.document.sections.curves import curves
 from loratlas.report.document.sections.important import important
 from loratlas.report.document.sections.methods import methods
+from loratlas.report.document.sections.moved import moved
 from loratlas.report.document.sections.rates import rates
 from loratlas.report.document.sections.recommended import recommended
 from loratlas.report.document.sections.resources import resources
+from loratlas.report.document.sections.scored import scored
 from loratlas.report.document.sections.tasks import tasks
 from loratlas.report.document.sections.tradeoffs import tradeoffs
 from loratlas.report.document.sections.trials import trials
@@ -23,6 +25,8 @@ _ORDER = (
     contrasts,
     tradeoffs,
     adapted,
+    scored,
+    moved,
     important,
     tasks,
     rates,

@@ -9,6 +9,7 @@ from loratlas.analysis.arms import Arms, arms_of
 from loratlas.analysis.costs import Cost, costs_of
 from loratlas.analysis.groups import By
 from loratlas.analysis.importance import Importance, importance
+from loratlas.analysis.moved import Moved, is_moving, moved
 from loratlas.analysis.pareto import Frontier, frontier
 from loratlas.analysis.quality import finite
 from loratlas.analysis.recommend import PRESETS, recommend
@@ -64,6 +65,7 @@ class Facts:
         audit: ``audit.json`` of the run folder.
         frontiers: of loss against each cost, by its name in `loratlas.analysis.pareto`.
         importance: of roles and of layers; empty where the model's sites are not known.
+        moved: how placements moved that a policy moves.
         recommended: what ``loratlas recommend`` says with each preset and no budget.
     """
 
@@ -78,6 +80,7 @@ class Facts:
     audit: AuditFile
     frontiers: Mapping[str, Frontier]
     importance: Mapping[By, Importance]
+    moved: list[Moved]
     recommended: Mapping[str, Plain]
 
     @property
@@ -118,14 +121,17 @@ def gather(run: Path, store: Store) -> Facts:
         audit=read_audit(run / "audit.json", store.meta("name")),
         frontiers={cost: frontier(arms, costs, ("loss", cost)) for cost in _COSTS},
         importance={} if anatomy is None else _importance(store, arms, anatomy),
+        moved=moved(store),
         recommended=_recommended(store, arms, costs),
     )
 
 
 def _importance(store: Store, arms: Arms, anatomy: Anatomy) -> dict[By, Importance]:
+    """Return what sites are worth, by placements that stand still: only theirs are known."""
     ranks = {
         record.name: {adapter["path"]: adapter["rank"] for adapter in record.adapters}
         for record in store.placements()
+        if not is_moving(record)
     }
     return {by: importance(arms, ranks, anatomy.by_path, by) for by in get_args(By)}
 

@@ -98,8 +98,7 @@ class Flow:
         """Begin an optimiser step: gradients are zero, and dropout draws anew."""
         self.routing.masks = Masks(step, by_row=self._layout.fills_up)
         for slot in self.slots:
-            if slot.values.grad is not None:
-                slot.gradient.zero_()
+            slot.begin_step()
 
     def begin_scoring(self) -> None:
         """Let every input of the adapters through."""

@@ -123,6 +123,8 @@ def _adapted_forward(
         members = []
         for span in spans:
             slot, keep = slots[span.slot], None
+            if not len(slot.sites[path].a):  # a site that has no column now
+                continue
             if slot.dropout and routing.masks is not None:
                 units, shape = span.stop - span.start, (per_unit, x.shape[-1])
                 keep = routing.masks.keep(slot, span.slot, path, units=units, shape=shape)

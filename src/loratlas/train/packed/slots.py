@@ -59,9 +59,11 @@ class Slot:
         gradient = torch.zeros_like(values)
         parameter = torch.nn.Parameter(values)
         parameter.grad = gradient
-        sites = dict(_cut(placement, parameter.detach(), gradient))
+        own, gradients = dict(cut(placement, parameter.detach())), dict(cut(placement, gradient))
+        sites = {}
         for adapter in placement.adapters:
             path, d_in = adapter.site.path, adapter.site.d_in
+            sites[path] = SlotSite(*own[path], *gradients[path], placement.scale(adapter))
             drawn = initial_a(seed, path, rank=adapter.rank, d_in=d_in)
             sites[path].a.copy_(torch.from_numpy(drawn))
         return cls(placement=placement, values=parameter, sites=sites, seed=seed, dropout=dropout)
@@ -72,28 +74,25 @@ class Slot:
         assert self.values.grad is not None
         return self.values.grad
 
+    def begin_step(self) -> None:
+        """Forget the gradients of the step before; a trial that was stopped has none."""
+        if self.values.grad is not None:
+            self.values.grad.zero_()
+
     def mask_generator(self, step: int, path: str, row: int) -> torch.Generator:
         """Return what draws the dropout masks of a site in an optimiser step, from a row on."""
         generator = torch.Generator(device=self.values.device)
         return generator.manual_seed(mask_seed(self.seed, step, path, row))
 
 
-def _cut(
-    placement: Placement, values: torch.Tensor, gradient: torch.Tensor
-) -> Iterator[tuple[str, SlotSite]]:
-    """Yield the views of each site, in the placement's order."""
+def cut(
+    placement: Placement, vector: torch.Tensor
+) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
+    """Yield what belongs to A (rank, d_in) and to B (d_out, rank) of each site, in order."""
     start = 0
     for adapter in placement.adapters:
         rank, d_in, d_out = adapter.rank, adapter.site.d_in, adapter.site.d_out
         middle, stop = start + rank * d_in, start + rank * (d_in + d_out)
-        yield (
-            adapter.site.path,
-            SlotSite(
-                a=values[start:middle].view(rank, d_in),
-                b=values[middle:stop].view(d_out, rank),
-                grad_a=gradient[start:middle].view(rank, d_in),
-                grad_b=gradient[middle:stop].view(d_out, rank),
-                scale=placement.scale(adapter),
-            ),
-        )
+        a, b = vector[start:middle].view(rank, d_in), vector[middle:stop].view(d_out, rank)
+        yield adapter.site.path, (a, b)
         start = stop

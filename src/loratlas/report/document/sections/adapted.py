@@ -45,7 +45,8 @@ def _figure(facts: Facts, anatomy: Anatomy) -> Figure:
         name="adapted",
         title="Adapters by layer and role",
         caption="A filled cell holds adapters; its colour and number are their rank, the highest "
-        "where they differ. An empty cell is a site of the model without one.",
+        "where they differ. An empty cell is a site of the model without one. A placement that "
+        "moves is shown where it begins.",
         choice="placement",
         charts=[_chart(at, record, grid, highest) for at, record in enumerate(facts.placements, 1)],
     )

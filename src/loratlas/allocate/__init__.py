@@ -1,0 +1,1 @@
+"""How are importance and a budget turned into a placement?"""

@@ -1,0 +1,1 @@
+"""Which placements move while they are trained?"""

@@ -1,0 +1,61 @@
+"""How does an allocation look in the terminal: ranks by layer and role, and what they come to?"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from loratlas.allocate.allocation import Allocation
+from loratlas.anatomy.sites import Site
+from loratlas.placement.placement import Placement
+
+_NONE = "·"
+
+
+def rank_table(placement: Placement) -> Table:
+    """Return the ranks of a placement: a row for each layer, a column for each role that has any.
+
+    Where sites of one layer and role have different ranks, their numbers stand in brackets.
+    """
+    ranks = {adapter.site.path: adapter.rank for adapter in placement.adapters}
+    shown = [site for site in placement.anatomy.sites if site.in_block or site.path in ranks]
+    placed = {(site.stack, str(site.role)) for site in shown if site.path in ranks}
+    stacks = {stack for stack, _ in placed}
+    roles = list(dict.fromkeys(str(site.role) for site in shown))
+    roles = [role for role in roles if any((stack, role) in placed for stack in stacks)]
+    rows: dict[str, dict[str, list[Site]]] = {}
+    for site in sorted(shown, key=lambda site: not site.in_block):
+        if site.stack in stacks:
+            rows.setdefault(_row(site), {}).setdefault(str(site.role), []).append(site)
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("layer")
+    for role in roles:
+        table.add_column(role.replace(".", "\n."), justify="right")
+    for name, cells in rows.items():
+        table.add_row(name, *(escape(_cell(cells.get(role, []), ranks)) for role in roles))
+    return table
+
+
+def _row(site: Site) -> str:
+    return f"{site.stack} {site.layer}" if site.in_block else "outside"
+
+
+def _cell(sites: Sequence[Site], ranks: dict[str, int]) -> str:
+    counts = Counter(str(ranks.get(site.path, _NONE)) for site in sites)
+    return ", ".join(f"{rank} ({n})" if len(counts) > 1 else rank for rank, n in counts.items())
+
+
+def allocation_summary(allocation: Allocation) -> str:
+    """Return what a budget came to, in two lines."""
+    budget = allocation.budget
+    share = 100 * allocation.used / budget.amount
+    proof = "" if allocation.gap else ", so no other is better"
+    return (
+        f"by {allocation.scorer}, {allocation.method}: {allocation.used:,} of {budget} "
+        f"({share:.2f}%), utility {allocation.utility:.6g}\n"
+        f"gap {100 * allocation.gap:.3g}%{proof}; shadow price {allocation.shadow_price:.3g} per "
+        f"{budget.unit.removesuffix('s')}"
+    )

@@ -1,0 +1,1 @@
+"""How much does each site matter, by one method or another?"""

@@ -1,0 +1,164 @@
+"""How do a subject's rows go through the model and back, so that every site's gradient is seen?
+
+Rows of about one length go together, filled up to the longest; a row's own loss is the sum of -ln p
+over what is scored of it, with the model's logits in fp32, so that Σ_n G_n / Σ_n scored_n is the
+gradient of the loss that training descends. Nothing depends on which rows go together beyond
+rounding: rows do not see each other, and padding has no say. Where rows could not be told apart
+(stacked experts, maps that get an expert's tokens only), they go one by one.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from loratlas.anatomy.sites import Family
+from loratlas.data.rows import TokenizedRow
+from loratlas.errors import TrialError
+from loratlas.score.capture import (
+    Passing,
+    RowsMixedError,
+    Seen,
+    Tap,
+    Tokens,
+    Visit,
+    tapped_maps,
+)
+from loratlas.score.experts import ParameterTap, tapped_parameters
+from loratlas.score.sample import Sample
+from loratlas.score.scorer import Subject
+from loratlas.train.base import Base
+from loratlas.train.packed.batch import Whole
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reading:
+    """What went through.
+
+    Attributes:
+        num_tokens: tokens whose gradient was seen at each site, shape (sites,); of experts those
+            that were sent to one.
+        num_experts: experts whose tokens were counted.
+        num_idle: those of them that no token was sent to.
+    """
+
+    num_tokens: NDArray[np.int64]
+    num_experts: int
+    num_idle: int
+
+
+def read_backward(subject: Subject, sample: Sample, visit: Visit) -> Reading:
+    """Send the rows of a sample through the model and back; the base stays as it is.
+
+    Args:
+        subject: what is scored.
+        sample: its rows.
+        visit: told of each site in each pass; a row comes to a site once.
+
+    Raises:
+        TrialError: a loss is no number.
+    """
+    num_tokens = torch.zeros(len(subject.sites), dtype=torch.int64, device=subject.base.device)
+
+    def count_and_visit(seen: Seen) -> None:
+        num_tokens[seen.site] += seen.num_tokens.sum()
+        visit(seen)
+
+    model = subject.base.model
+    with ExitStack() as stack, torch.enable_grad():
+        stack.callback(model.train, model.training)
+        model.eval()
+        maps = stack.enter_context(tapped_maps(subject, count_and_visit))
+        experts = stack.enter_context(tapped_parameters(subject, count_and_visit))
+        passes = _Passes(subject.base, sample.rows, (*maps, *experts))
+        for indices in batches(sample.rows, 1 if _by_itself(subject) else subject.batch):
+            passes.run(indices)
+    return _reading(num_tokens, experts)
+
+
+def batches(rows: Sequence[TokenizedRow], size: int) -> Iterator[list[int]]:
+    """Yield the numbers of rows that go together, longest first: memory is asked for once."""
+    order = sorted(range(len(rows)), key=lambda index: -rows[index].num_read)
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _by_itself(subject: Subject) -> bool:
+    """Whether each row has to go by itself."""
+    return any(site.kind == "expert" or site.role.family is Family.EXPERT for site in subject.sites)
+
+
+def _reading(num_tokens: torch.Tensor, taps: Sequence[ParameterTap]) -> Reading:
+    routed = [tap.routed for tap in taps if tap.routed is not None]
+    return Reading(
+        num_tokens=num_tokens.cpu().numpy(),
+        num_experts=sum(len(counts) for counts in routed),
+        num_idle=sum(int((counts == 0).sum()) for counts in routed),
+    )
+
+
+class _Passes:
+    """Sends rows forward and backward."""
+
+    def __init__(self, base: Base, rows: Sequence[TokenizedRow], taps: Sequence[Tap]) -> None:
+        self._base = base
+        self._rows = rows
+        self._taps = taps
+        self._layout = Whole(collator=base.collator, device=base.device)
+
+    def run(self, indices: Sequence[int]) -> None:
+        """Send rows through together, or one by one where a map would mix them."""
+        try:
+            losses = self._losses(indices)
+        except RowsMixedError:
+            for index in indices:
+                self.run([index])
+            return
+        # Where tokens reach none of the sites, there is no way back.
+        if losses.requires_grad:
+            torch.autograd.backward(losses.sum())
+        for tap in self._taps:
+            tap.finish()
+
+    def _losses(self, indices: Sequence[int]) -> torch.Tensor:
+        """Return -ln p of what is scored of the rows, shape (scored,)."""
+        rows = [self._rows[index] for index in indices]
+        inputs = self._layout.inputs(rows)
+        passing = self._passing(indices, rows)
+        for tap in self._taps:
+            tap.begin(passing)
+        logits, wanted, owner = self._predictions(rows, inputs)
+        losses = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
+        if not bool(torch.isfinite(losses).all()):
+            first = rows[int(owner[~torch.isfinite(losses)][0])]
+            raise TrialError(f"the loss of training row {first.row} is no number: nothing to score")
+        return losses
+
+    def _predictions(
+        self, rows: Sequence[TokenizedRow], inputs: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return logits (scored, classes), what should be predicted, and in which row it stands."""
+        logits = self._base.model(**inputs).logits
+        if self._base.task == "classification":
+            wanted = torch.tensor([row.label for row in rows], device=logits.device)
+            return logits, wanted, torch.arange(len(rows))
+        targets = self._layout.targets(rows)
+        return logits.flatten(0, 1)[targets.place], targets.wanted, targets.row
+
+    def _passing(self, indices: Sequence[int], rows: Sequence[TokenizedRow]) -> Passing:
+        device = self._base.device
+        read = [len(row.ids if row.source is None else row.source) for row in rows]
+        source = _tokens(read, device)
+        target = source if rows[0].source is None else _tokens([len(r.ids) for r in rows], device)
+        return Passing(torch.tensor(indices, device=device), source, target)
+
+
+def _tokens(lengths: Sequence[int], device: torch.device) -> Tokens:
+    """Return where tokens are that are filled up on the right."""
+    places = torch.arange(max(lengths), device=device)
+    present = places < torch.tensor(lengths, device=device)[:, None]
+    return Tokens(present, padded=len(set(lengths)) > 1)

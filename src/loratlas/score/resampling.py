@@ -1,0 +1,95 @@
+"""How much would a score differ had other rows been read? Groups of rows, left out in turn.
+
+The jackknife (J. Tukey, Ann. Math. Stat. 29, 1958; B. Efron and R. Tibshirani, An Introduction to
+the Bootstrap, chapter 11): with g estimates θ_i, each without one group, the standard error is
+√((g-1)/g · Σ(θ_i - mean θ)²). Of a mean it is the usual standard error.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from loratlas.errors import TrialError
+
+# Sums are kept for each group. Eight give a standard error that is itself good to about a quarter.
+_MOST_GROUPS = 8
+
+
+def jackknife(left_out: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return standard errors from estimates that each leave a group out.
+
+    Args:
+        left_out: shape (groups, ...), at least two groups.
+
+    Returns:
+        shape (...).
+    """
+    num_groups = len(left_out)
+    spread = np.square(left_out - left_out.mean(axis=0)).sum(axis=0)
+    found: NDArray[np.float64] = np.sqrt((num_groups - 1) / num_groups * spread)
+    return found
+
+
+def in_first_half(num_rows: int) -> NDArray[np.bool_]:
+    """Return which rows are in the first half, shape (rows,); of an odd number it has one more."""
+    return 2 * np.arange(num_rows) < num_rows
+
+
+def groups_of(num_rows: int) -> NDArray[np.int64]:
+    """Return the group of each row, shape (rows,): an even number of runs of about equal length.
+
+    The first half of the groups is the first half of the rows.
+    """
+    num_groups = min(_MOST_GROUPS, num_rows // 2 * 2)
+    return np.arange(num_rows) * num_groups // num_rows
+
+
+class MeanGradient:
+    """A linear function of the gradient of the training loss, kept by group of rows.
+
+    Args:
+        num_scored: scored predictions of each row, shape (rows,).
+        shape: of what is summed up.
+        device: where it is kept.
+    """
+
+    def __init__(
+        self, num_scored: NDArray[np.int64], shape: Sequence[int], device: torch.device
+    ) -> None:
+        groups = groups_of(len(num_scored))
+        self._num_scored = np.bincount(groups, weights=num_scored)
+        self._group_of = torch.from_numpy(groups).to(device)
+        self._sums = torch.zeros(len(self._num_scored), *shape, device=device)
+
+    def add(self, rows: torch.Tensor, found: torch.Tensor) -> None:
+        """Add what was found of each row's own sum of losses, shape (rows, *shape)."""
+        self._sums.index_add_(0, self._group_of[rows], found)
+
+    def whole(self) -> torch.Tensor:
+        """Return it of all rows, in float64 on the CPU.
+
+        Raises:
+            TrialError: it is no number.
+        """
+        return self._mean(range(len(self._sums)))
+
+    def halves(self, value: Callable[[torch.Tensor], float]) -> NDArray[np.float64]:
+        """Return a value of it from each half of the rows, shape (2,)."""
+        middle = len(self._sums) // 2
+        parts = range(middle), range(middle, 2 * middle)
+        return np.array([value(self._mean(part)) for part in parts])
+
+    def stderr(self, value: Callable[[torch.Tensor], float]) -> float:
+        """Return the standard error over rows of a value of it."""
+        numbers = range(len(self._sums))
+        left_out = [[other for other in numbers if other != number] for number in numbers]
+        return float(jackknife(np.array([value(self._mean(others)) for others in left_out])))
+
+    def _mean(self, groups: Sequence[int]) -> torch.Tensor:
+        numbers = list(groups)
+        found = self._sums[numbers].sum(0).cpu().double()
+        if not bool(torch.isfinite(found).all()):
+            raise TrialError("the gradient of the loss is no number: nothing can be scored")
+        return found / float(self._num_scored[numbers].sum())

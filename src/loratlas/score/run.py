@@ -1,0 +1,196 @@
+"""How is a subject scored by a method, and which of the figures may leave?
+
+Whatever can be refused is refused before anything is computed. Of what comes out nothing is NaN or
+infinite, the cost stands beside it, and a note says where the scores are uninformative.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loratlas.allocate.agreement import (
+    NUM_NULLS,
+    UNINFORMATIVE,
+    NullCheck,
+    Repeatability,
+    against_nulls,
+    repeatability,
+)
+from loratlas.allocate.table import ScoreTable, ScoringCost, SiteScore
+from loratlas.errors import RequestError, TrialError
+from loratlas.score.nulls import Null, null_subjects, why_no_null
+from loratlas.score.scorer import Found, Scorer, Subject
+from loratlas.train.gauge import Gauge, above_before
+
+_FEWEST_ROWS = 2
+_NULLS = {
+    "labels": "rows whose targets were exchanged among all rows",
+    "weights": "untrained models of this configuration",
+}
+
+
+def score(scorer: Scorer, subject: Subject, nulls: Sequence[Null] = ()) -> ScoreTable:
+    """Score the sites of a subject by a method.
+
+    Args:
+        scorer: the method.
+        subject: what is scored.
+        nulls: what the scores are held against; each costs `NUM_NULLS` further scorings, which the
+            table's cost leaves out and its note names.
+
+    Raises:
+        RequestError: the method cannot score this, or cannot be held against a null.
+        TrialError: a loss or a value is no number.
+    """
+    require_scorable(scorer, subject, nulls)
+    measured = _measure(scorer, subject)
+    table = _table(scorer, subject, measured)
+    held = [_held_against(null, scorer, subject, measured.found) for null in nulls]
+    return replace(table, notes=(*table.notes, *held))
+
+
+def require_scorable(scorer: Scorer, subject: Subject, nulls: Sequence[Null] = ()) -> None:
+    """Refuse what a method cannot score; nothing is computed.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    name = subject.anatomy.model
+    if not subject.sites:
+        raise RequestError(f"{name}: there is no site to score")
+    if scorer.needs.rows and len(subject.rows) < _FEWEST_ROWS:
+        raise RequestError(
+            f"{scorer.name}: {len(subject.rows)} training rows; at least {_FEWEST_ROWS} are "
+            "needed, so that halves of them can be compared"
+        )
+    if (why := scorer.why_not(subject)) is not None:
+        raise RequestError(f"{name}: {scorer.name} cannot score it: {why}")
+    require_comparable(scorer, nulls)
+
+
+def require_comparable(scorer: Scorer, nulls: Sequence[Null]) -> None:
+    """Refuse nulls that a method cannot be held against.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    for null in nulls:
+        if (why := why_no_null(null, scorer)) is not None:
+            raise RequestError(f"{scorer.name} cannot be held against the null {null}: {why}")
+
+
+class _Measured(NamedTuple):
+    """What a method found, and what that took."""
+
+    found: Found
+    cost: ScoringCost
+
+
+def _measure(scorer: Scorer, subject: Subject) -> _Measured:
+    gauge = Gauge(subject.base.device)
+    began = time.perf_counter()
+    with gauge.phase("score"):
+        found = scorer.measure(subject)
+    seconds = time.perf_counter() - began
+    _require_numbers(scorer, subject, found)
+    cost = ScoringCost(
+        num_forwards=found.num_forwards,
+        num_backwards=found.num_backwards,
+        seconds=seconds,
+        peak_memory_bytes=above_before(gauge.phases["score"]),
+    )
+    return _Measured(found, cost)
+
+
+def _require_numbers(scorer: Scorer, subject: Subject, found: Found) -> None:
+    """Refuse scores that are no numbers: an allocator could only guess at them."""
+    paths = [site.path for site in subject.sites]
+    assert found.values.shape == (len(paths),), f"{scorer.name}: one value for each site"
+    bad = ~np.isfinite(found.values)
+    if found.halves is not None:
+        assert found.halves.shape == (2, len(paths)), f"{scorer.name}: two halves of all sites"
+        bad |= ~np.isfinite(found.halves).all(axis=0)
+    if found.stderr is not None:
+        bad |= np.isinf(found.stderr)
+    for number, curve in enumerate(found.curves or ()):
+        bad[number] |= curve is not None and not np.isfinite(curve).all()
+    for number, parts in enumerate(found.slices or ()):
+        bad[number] |= not all(map(math.isfinite, (parts or {}).values()))
+    if bad.any():
+        first = paths[int(np.flatnonzero(bad)[0])]
+        raise TrialError(
+            f"{scorer.name}: the scores of {int(bad.sum())} of {len(paths)} sites are no numbers, "
+            f"first {first}"
+        )
+
+
+def _table(scorer: Scorer, subject: Subject, measured: _Measured) -> ScoreTable:
+    found = measured.found
+    repeated = None if found.halves is None else repeatability(found.halves)
+    return ScoreTable(
+        method=scorer.name,
+        unit=scorer.unit,
+        higher_is_better=scorer.higher_is_better,
+        granularity=scorer.granularity,
+        model=subject.anatomy.model,
+        anatomy_digest=subject.anatomy.digest,
+        cost=measured.cost,
+        scores=tuple(_site_score(number, subject, found) for number in range(len(subject.sites))),
+        agreement=None if repeated is None else repeated.tau,
+        notes=(*found.notes, *_doubts(found.values, repeated)),
+        settings={
+            "rows": len(subject.rows) if scorer.needs.rows else 0,
+            "batch": subject.batch,
+            "seed": subject.seed,
+            "max_rank": subject.max_rank,
+            "lora": asdict(subject.lora),
+            "base_digest": subject.base.digest,
+        },
+    )
+
+
+def _site_score(number: int, subject: Subject, found: Found) -> SiteScore:
+    stderr = None if found.stderr is None else float(found.stderr[number])
+    curve = None if found.curves is None else found.curves[number]
+    return SiteScore(
+        path=subject.sites[number].path,
+        value=float(found.values[number]),
+        stderr=None if stderr is None or math.isnan(stderr) else stderr,
+        curve=None if curve is None else tuple(curve.tolist()),
+        num_tokens=None if found.num_tokens is None else int(found.num_tokens[number]),
+        slices=None if found.slices is None else found.slices[number],
+    )
+
+
+def _doubts(values: NDArray[np.float64], repeated: Repeatability | None) -> list[str]:
+    """Return why the scores say nothing, as far as they show it by themselves."""
+    if len(values) > 1 and np.ptp(values) == 0:
+        return [f"{UNINFORMATIVE}: every site has the same value"]
+    if repeated is None or len(values) == 1 or repeated.says is None:
+        return []
+    return [repeated.says]
+
+
+def _held_against(null: Null, scorer: Scorer, subject: Subject, found: Found) -> str:
+    """Score draws of a null; return in a sentence how the scores stand beside them."""
+    draws = [_measure(scorer, other) for other in null_subjects(null, subject, NUM_NULLS)]
+    check = against_nulls(found.values, np.stack([draw.found.values for draw in draws]))
+    seconds = math.fsum(draw.cost.seconds or 0.0 for draw in draws)
+    return f"{_verdict(null, check)} The check took {seconds:.1f} s."
+
+
+def _verdict(null: Null, check: NullCheck) -> str:
+    if check.agreement is None or check.among is None or check.bound is None:
+        return f"{UNINFORMATIVE}: {_NULLS[null]}, or the subject, give every site the same value."
+    how = (
+        f"Kendall's τ {check.agreement:.2f}; {check.among:.2f} among {NUM_NULLS} draws, and below "
+        f"{check.bound:.2f} in one of twenty"
+    )
+    if check.informative:
+        return f"against {_NULLS[null]}: the sites are ranked differently ({how})."
+    return f"{UNINFORMATIVE}: {_NULLS[null]} rank the sites alike ({how})."

@@ -1,0 +1,108 @@
+"""Spectra of mean gradients against singular values of autograd's."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from gradient_cases import gradients_by_autograd, rows_of, subject_of
+
+from loratlas.errors import TrialError
+from loratlas.score.spectrum import GradientSpectrum
+from tiny_models import fresh
+
+TASKS = {"gpt2": "causal", "llama": "causal", "bert": "masked", "t5": "seq2seq"}
+CLOSE = {"rtol": 1e-4, "atol": 1e-10}
+
+
+def spectrum(subject, site, rows=slice(None)):
+    """Squared singular values of the mean gradient of some rows, in float64."""
+    chosen = replace(subject, rows=subject.rows[rows])
+    mean = gradients_by_autograd(chosen, site).mean(0)
+    return torch.linalg.svdvals(mean).square().sum(0).numpy()
+
+
+@pytest.mark.parametrize("family", TASKS)
+def test_curves_are_squared_singular_values(family):
+    """With 16 ranks a basis has 40 columns: more than any map of width 32 has directions."""
+    subject = subject_of(fresh(family), task=TASKS[family])
+    found = GradientSpectrum().measure(subject)
+    for number, site in enumerate(subject.sites):
+        exact = spectrum(subject, site)[:16]
+        np.testing.assert_allclose(found.curves[number], exact, rtol=1e-4, atol=1e-6 * exact[0])
+        assert found.values[number] == pytest.approx(exact.sum(), rel=1e-4)
+    assert (found.num_forwards, found.num_backwards) == (12, 12)
+
+
+def test_halves_are_spectra_of_the_rows_of_each_half():
+    subject = subject_of(fresh("gpt2"), rows=rows_of(7))
+    found = GradientSpectrum().measure(subject)
+    for number, site in enumerate(subject.sites):
+        halves = [spectrum(subject, site, rows)[:16].sum() for rows in (slice(4), slice(4, None))]
+        np.testing.assert_allclose(found.halves[:, number], halves, **CLOSE)
+
+
+def test_standard_errors_are_those_of_groups_left_out():
+    subject = subject_of(fresh("llama"), paths=["model.layers.1.mlp.up_proj"])
+    found = GradientSpectrum().measure(subject)
+    (site,), rows = subject.sites, subject.rows
+    # Six rows are six groups.
+    left_out = [
+        spectrum(replace(subject, rows=[*rows[:n], *rows[n + 1 :]]), site)[:16].sum()
+        for n in range(6)
+    ]
+    wanted = np.sqrt(5 / 6 * np.square(left_out - np.mean(left_out)).sum())
+    assert found.stderr == pytest.approx([wanted], rel=1e-3)
+
+
+def test_short_curves_fall_short_of_the_truth_by_little_and_never_exceed_it():
+    """One rank and 10 columns, where the gradient has more directions than that."""
+    subject = subject_of(fresh("gpt2"), rows=rows_of(24), max_rank=1)
+    found = GradientSpectrum().measure(subject)
+    for number, site in enumerate(subject.sites):
+        exact = spectrum(subject, site)
+        assert len(found.curves[number]) == 1
+        assert 0.8 * exact[0] < found.curves[number][0] <= exact[0] * (1 + 1e-5)
+
+
+def test_a_map_has_no_more_ranks_than_its_shorter_side():
+    subject = subject_of(fresh("llama"), max_rank=40)
+    for site, curve in zip(subject.sites, GradientSpectrum().measure(subject).curves, strict=True):
+        assert len(curve) == min(40, site.d_in, site.d_out)
+        assert (np.diff(curve) <= 0).all()
+
+
+def test_what_goes_together_does_not_matter():
+    subject = subject_of(fresh("bert"), task="masked")
+    alone = GradientSpectrum().measure(replace(subject, batch=1))
+    together = GradientSpectrum().measure(replace(subject, batch=6))
+    np.testing.assert_allclose(together.values, alone.values, **CLOSE)
+    np.testing.assert_allclose(together.halves, alone.halves, **CLOSE)
+
+
+def test_the_seed_decides_no_more_than_rounding():
+    subject = subject_of(fresh("gpt2"))
+    first = GradientSpectrum().measure(subject)
+    again = GradientSpectrum().measure(subject)
+    other = GradientSpectrum().measure(replace(subject, seed=1))
+    np.testing.assert_array_equal(first.values, again.values)
+    np.testing.assert_allclose(other.values, first.values, **CLOSE)
+
+
+def test_zero_gradients_have_a_flat_spectrum_of_zero():
+    model = fresh("llama")
+    torch.nn.init.zeros_(model.lm_head.weight)
+    found = GradientSpectrum().measure(subject_of(model))
+    assert not np.concatenate(found.curves).any()
+    assert not found.stderr.any()
+
+
+def test_a_gradient_that_is_no_number_ends_it(monkeypatch):
+    """The loss is a number, and the way back is not."""
+    model = fresh("llama")
+    subject = subject_of(model)
+    model.lm_head.register_forward_hook(
+        lambda _, given, output: output + (given[0].sum() * 0).sqrt()
+    )
+    with pytest.raises(TrialError, match="gradient of the loss is no number"):
+        GradientSpectrum().measure(subject)
