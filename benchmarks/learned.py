@@ -29,7 +29,7 @@ from loratlas.study.spec import StudySpec, load_study
 from loratlas.study.store import Store
 from loratlas.train.base import pick_device
 
-RETRAINED = "{}, retrained"
+RETRAINED = "{} retrained"
 _HEADERS = (
     "placement", "chosen by", "parameters", "rate", "loss", "difference", "95% interval",
     "p (Holm)", "verdict", "scoring, s", "τ of final ranks",
@@ -139,7 +139,7 @@ def cells(found: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
                 span(against.get("interval")),
                 p_value(against.get("p_adjusted")),
                 against.get("verdict", "baseline"),
-                figure(placement["selection_seconds"], 1),
+                figure(placement["selection_seconds"], 2),
             ],
         )
 
@@ -167,7 +167,7 @@ def page(outcome: Outcome, command: str) -> str:
     parts = [
         f"# Learned placements: {study.name}",
         f"`{command}`. {len(study.seeds)} seeds, rates {rates}, of which the validation rows "
-        f"choose one for each placement on {study.sweep_seeds or len(study.seeds)} seeds. "
+        f"choose one for each placement by {study.sweep_seeds or len(study.seeds)} of them. "
         f"Untuned base: {figure(found['base']['loss'])}.",
         described(pick_device(study.device).type),
         "Loss: nats per scored token of the test rows ± half its 95% interval. Difference: to "

@@ -81,7 +81,7 @@ def test_every_option_reaches_the_allocator(cli, scores, anatomy):
         *("--ranks", "0,2..8", "--max-rank", 6, "--sites", 5, "--scaling", "alpha/r", "--alpha", 3),
         *("--tie", "attention.qkv, attention.o", "--tie-layers", "feed_forward.down"),
         *("--cap", "feed_forward @ last(1)=16 ranks", "--only", "all - feed_forward.up"),
-        *("--tau", 2, "--time-limit", "10s", "--min-rank", 0),
+        *("--tau", 2, "--min-rank", 0),
     ]
     data = cli("allocate", scores(), "--budget", "30 ranks", "--json", *options).json
     ranks = {row["path"].removeprefix("transformer.h."): row["rank"] for row in data["placement"]}
@@ -136,7 +136,6 @@ def test_it_loads_no_torch(scores, tiny_folder):
         (["--budget", "1k", "--min-rank", "9", "--max-rank", "3"], "the highest rank, 3, is below"),
         (["--budget", "1k", "--rank", "0"], "rank is a positive integer, not 0"),
         (["--budget", "1k", "--tau", "nan"], "tau is a finite number above 0, not nan"),
-        (["--budget", "1k", "--time-limit", "0"], "--time-limit 0: write a number above 0"),
         (["--budget", "1k", "--model", "demo:gpt3"], "demo:gpt3: no such bundled model (did you "),
         (["--budget", "1k", "--model", "demo:gpt2"], "demo:gpt2 has digest "),
     ],

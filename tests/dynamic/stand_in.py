@@ -78,10 +78,10 @@ class StandIn:
 
     def _grow(self, change: Grow):
         assert self.form == "product"
-        assert change.count > 0
+        assert change.num_columns > 0
         first = self.next[change.path]
-        self.next[change.path] += change.count
-        self.fresh[change.path] = tuple(range(first, first + change.count))
+        self.next[change.path] += change.num_columns
+        self.fresh[change.path] = tuple(range(first, first + change.num_columns))
         self.columns[change.path] += self.fresh[change.path]
 
     def _silence(self, change: Silence):

@@ -93,23 +93,39 @@ def weight_of(model, site):
     return model.get_parameter(site.path if site.kind == "expert" else f"{site.path}.weight")
 
 
-def gradients_by_autograd(subject, site):
-    """G_n of one site, scaled so that their mean is the gradient of the training loss.
+def gradients_by_autograd(subject):
+    """G_n of each site, scaled so that their mean is the gradient of the training loss.
 
-    Returns shape (rows, maps, d_out, d_in), in float64.
+    Returns one tensor a site, of shape (rows, maps, d_out, d_in), in float64.
     """
-    weight = weight_of(subject.base.model, site)
+    weights = [weight_of(subject.base.model, site) for site in subject.sites]
     mean_scored = np.mean([row.num_scored for row in subject.rows])
-    found = []
     with torch.enable_grad():
-        weight.requires_grad_(True)
-        for row in subject.rows:
-            (gradient,) = torch.autograd.grad(loss_of(subject, row), weight, allow_unused=True)
-            found.append(torch.zeros_like(weight) if gradient is None else gradient)
-        weight.requires_grad_(False)
-    stacked = torch.stack(found).double() / mean_scored
-    stacked = stacked.reshape(len(found), -1, *weight.shape[-2:])
-    return stacked if stacked.shape[2:] == (site.d_out, site.d_in) else stacked.mT
+        for weight in weights:
+            weight.requires_grad_(True)
+        by_row = [
+            torch.autograd.grad(loss_of(subject, row), weights, materialize_grads=True)
+            for row in subject.rows
+        ]
+        for weight in weights:
+            weight.requires_grad_(False)
+    found = []
+    for site, gradients in zip(subject.sites, zip(*by_row, strict=True), strict=True):
+        stacked = torch.stack(gradients).double() / mean_scored
+        stacked = stacked.reshape(len(stacked), -1, *stacked.shape[-2:])
+        found.append(stacked if stacked.shape[2:] == (site.d_out, site.d_in) else stacked.mT)
+    return found
+
+
+def mean_gradients(subject):
+    """The gradient of the training loss at each site, shape (maps, d_out, d_in)."""
+    return [each.mean(0) for each in gradients_by_autograd(subject)]
+
+
+def energies(subject):
+    """The energy of each row at each site, shape (rows, sites)."""
+    found = [each.square().sum((1, 2, 3)) for each in gradients_by_autograd(subject)]
+    return torch.stack(found, dim=1).numpy()
 
 
 def as_linear(model):

@@ -68,8 +68,8 @@ def test_ranks_and_directions_are_pefts(family, rho, folder):
     for number, (path, rank) in enumerate(ours.items()):
         own = inputs.spectrum(number).whole.directions[:rank]
         alike = torch.nn.functional.cosine_similarity(own, theirs[path], dim=1)
-        # float32; some of PEFT's sums are in float64.
-        assert rank == 0 or alike.abs().min() > 1 - 1e-5, path
+        # From the second batch on PEFT is in float64, and so draws other test vectors.
+        assert rank == 0 or alike.abs().min() > 1 - 1e-4, path
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -81,7 +81,7 @@ def test_with_every_direction_the_curve_is_that_of_all_tokens(family, folder):
         tokens = torch.cat(alone[site.path])[marks].double()
         squares = torch.linalg.svdvals(tokens - tokens.mean(0)).square().numpy()
         curve = found.curves[number]
-        assert len(curve) == min(64, site.d_in, len(tokens))
+        assert len(curve) == min(64, site.d_in, len(tokens) - 1)
         # float32, decomposed anew with each batch.
         assert curve == pytest.approx((squares / squares.sum())[: len(curve)], abs=2e-5)
         assert found.num_tokens[number] == len(tokens)
@@ -110,12 +110,12 @@ def test_a_decoder_reads_one_encoder_in_all_its_layers(folder):
     assert len(set(Eva().measure(subject).values)) == 1
 
 
-def test_a_value_is_the_sum_of_its_curve(base, anatomy, prepared):
+def test_a_value_is_the_sum_of_its_curve_up_to_the_studys_rank(base, anatomy, prepared):
     subject = subject_of(base, anatomy, prepared.train.rows[:8], max_rank=4)
     found = Eva().measure(subject)
     for value, curve in zip(found.values, found.curves, strict=True):
         assert len(curve) == 4
-        assert value == pytest.approx(curve.sum())
+        assert value == pytest.approx(curve[: subject.lora.rank].sum())
         assert (np.diff(curve) <= 0).all()
         assert 0 < value <= 1 + 1e-6
     assert found.num_forwards == 8
@@ -131,7 +131,7 @@ def test_halves_are_what_each_half_says_by_itself(base, anatomy, prepared):
         for start in range(0, len(own), 4):
             part = replace(alone, rows=own[start : start + 4], batch=4)
             inputs_of(part, inputs)
-        shares = [inputs._spectra[leader].whole.ratios().sum() for leader in inputs.leaders]
+        shares = [inputs._spectra[leader].whole.ratios()[:2].sum() for leader in inputs.leaders]
         assert half == pytest.approx(shares, rel=1e-5)
 
 

@@ -160,7 +160,7 @@ def test_experts_are_trained_by_the_reference_engine(tmp_path):
     with new_adapters(base, placement, seed=0, dropout=0.0) as model:
         fit(base, model, rows, training, learning_rate=1e-2, seed=0)
         norms = [
-            float(layer.get_delta_weight("default").square().sum())
+            float(layer.get_delta_weight("default").detach().square().sum())
             for _, layer in model.named_modules()
             if "default" in getattr(layer, "r", {})
         ]

@@ -62,9 +62,19 @@ def test_pefts_components_are_the_same():
     assert alike.min() > 1 - 1e-4
 
 
-def test_vectors_of_one_value_have_no_direction():
-    found = components([torch.full((5, 8), 2.0), torch.full((3, 8), 2.0)], count=4)
-    assert found.ratios().tolist() == [0] * len(found.ratios())
+@pytest.mark.parametrize("value", [0.0, 2.0, 0.1, 1e-20, 1e10])
+def test_vectors_of_one_value_have_no_direction(value):
+    """Their means are off by rounding, which is no direction."""
+    one = vectors(num=1, width=8) * value
+    found = components([one.repeat(5, 1), one.repeat(300, 1), one.repeat(7, 1)], count=4)
+    assert found.ratios().tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("shift", [0, 30, 1000])
+def test_how_far_from_zero_vectors_lie_is_no_direction_either(shift):
+    given = vectors(shift=shift)
+    # A distance of 1000 leaves three digits of seven to deviations of about 1.
+    assert components(given.split(50), count=24).ratios() == pytest.approx(exact(given), abs=1e-3)
 
 
 def test_one_vector_has_no_variance():

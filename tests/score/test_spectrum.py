@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from gradient_cases import gradients_by_autograd, rows_of, subject_of
+from gradient_cases import mean_gradients, rows_of, subject_of
 
 from loratlas.errors import TrialError
 from loratlas.score.spectrum import GradientSpectrum
@@ -15,11 +15,10 @@ TASKS = {"gpt2": "causal", "llama": "causal", "bert": "masked", "t5": "seq2seq"}
 CLOSE = {"rtol": 1e-4, "atol": 1e-10}
 
 
-def spectrum(subject, site, rows=slice(None)):
-    """Squared singular values of the mean gradient of some rows, in float64."""
-    chosen = replace(subject, rows=subject.rows[rows])
-    mean = gradients_by_autograd(chosen, site).mean(0)
-    return torch.linalg.svdvals(mean).square().sum(0).numpy()
+def spectra(subject, rows=slice(None)):
+    """Squared singular values of the mean gradients of some rows, by site, in float64."""
+    means = mean_gradients(replace(subject, rows=subject.rows[rows]))
+    return [torch.linalg.svdvals(mean).square().sum(0).numpy() for mean in means]
 
 
 @pytest.mark.parametrize("family", TASKS)
@@ -27,42 +26,41 @@ def test_curves_are_squared_singular_values(family):
     """With 16 ranks a basis has 40 columns: more than any map of width 32 has directions."""
     subject = subject_of(fresh(family), task=TASKS[family])
     found = GradientSpectrum().measure(subject)
-    for number, site in enumerate(subject.sites):
-        exact = spectrum(subject, site)[:16]
-        np.testing.assert_allclose(found.curves[number], exact, rtol=1e-4, atol=1e-6 * exact[0])
-        assert found.values[number] == pytest.approx(exact.sum(), rel=1e-4)
+    for exact, curve, value in zip(spectra(subject), found.curves, found.values, strict=True):
+        np.testing.assert_allclose(curve, exact[:16], rtol=1e-4, atol=1e-6 * exact[0])
+        assert value == pytest.approx(exact[:16].sum(), rel=1e-4)
     assert (found.num_forwards, found.num_backwards) == (12, 12)
 
 
 def test_halves_are_spectra_of_the_rows_of_each_half():
+    """In the basis of all rows, which holds nearly all of what their gradients reach."""
     subject = subject_of(fresh("gpt2"), rows=rows_of(7))
     found = GradientSpectrum().measure(subject)
-    for number, site in enumerate(subject.sites):
-        halves = [spectrum(subject, site, rows)[:16].sum() for rows in (slice(4), slice(4, None))]
-        np.testing.assert_allclose(found.halves[:, number], halves, **CLOSE)
+    for half, rows in zip(found.halves, (slice(4), slice(4, None)), strict=True):
+        exact = np.array([each[:16].sum() for each in spectra(subject, rows)])
+        assert (half <= exact * (1 + 1e-5)).all()
+        np.testing.assert_allclose(half, exact, rtol=0.02)
 
 
 def test_standard_errors_are_those_of_groups_left_out():
     subject = subject_of(fresh("llama"), paths=["model.layers.1.mlp.up_proj"])
     found = GradientSpectrum().measure(subject)
-    (site,), rows = subject.sites, subject.rows
+    rows = subject.rows
     # Six rows are six groups.
     left_out = [
-        spectrum(replace(subject, rows=[*rows[:n], *rows[n + 1 :]]), site)[:16].sum()
-        for n in range(6)
+        spectra(replace(subject, rows=[*rows[:n], *rows[n + 1 :]]))[0][:16].sum() for n in range(6)
     ]
     wanted = np.sqrt(5 / 6 * np.square(left_out - np.mean(left_out)).sum())
-    assert found.stderr == pytest.approx([wanted], rel=1e-3)
+    assert found.stderr == pytest.approx([wanted], rel=0.05)
 
 
 def test_short_curves_fall_short_of_the_truth_by_little_and_never_exceed_it():
     """One rank and 10 columns, where the gradient has more directions than that."""
     subject = subject_of(fresh("gpt2"), rows=rows_of(24), max_rank=1)
     found = GradientSpectrum().measure(subject)
-    for number, site in enumerate(subject.sites):
-        exact = spectrum(subject, site)
-        assert len(found.curves[number]) == 1
-        assert 0.8 * exact[0] < found.curves[number][0] <= exact[0] * (1 + 1e-5)
+    for exact, curve in zip(spectra(subject), found.curves, strict=True):
+        assert len(curve) == 1
+        assert 0.8 * exact[0] < curve[0] <= exact[0] * (1 + 1e-5)
 
 
 def test_a_map_has_no_more_ranks_than_its_shorter_side():

@@ -9,7 +9,7 @@ from loratlas.score.token_means import TokenMeans
 
 def means_of(rows):
     """Take rows of one quantity, each an array of values by token."""
-    found = TokenMeans(["a.path"], len(rows))
+    found = TokenMeans(["a role"], len(rows))
     for number, values in enumerate(rows):
         found.add(0, np.full(len(values), number), np.asarray(values, dtype=float))
     return found
@@ -60,5 +60,17 @@ def test_quantities_of_the_same_rows_do_not_count_as_independent():
 def test_nothing_to_measure_is_said():
     found = means_of([[1.0], [], [], []])
     assert found.means().tolist() == [1]
-    with pytest.raises(TrialError, match=r"a\.path: there is nothing to measure in 2 rows"):
+    with pytest.raises(TrialError, match="a role: there is nothing to measure in 2 rows"):
         found.of_halves()
+
+
+def test_what_is_measured_nowhere_has_the_mean_of_its_group():
+    found = TokenMeans(["a role", "a role", "a role", "another"], 2)
+    for quantity, value in ((0, 1.0), (1, 4.0), (3, 7.0)):
+        for row in range(2):
+            found.add(quantity, np.array([row]), np.array([value]))
+    assert found.means().tolist() == [1, 4, 2.5, 7]
+    assert found.num_tokens.tolist() == [2, 2, 0, 2]
+    errors = found.stderr(np.eye(4))
+    assert np.isnan(errors).tolist() == [False, False, True, False]
+    assert found.stderr(np.full((1, 4), 0.25)).tolist() == [0]

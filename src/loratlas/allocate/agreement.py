@@ -28,9 +28,14 @@ LEVEL = 0.05
 """How often scores that say nothing are allowed to pass for informative."""
 UNINFORMATIVE = "uninformative"
 """How a note begins that says so."""
+FEWEST_VALUES = 4
+"""Three values are ranked alike in one of six cases by chance, four in one of 24."""
 NUM_NULLS = 4
-"""Draws of a null. The bound lies 2.6 of their standard deviations below their mean; with three
-it would be 3.4, with two 7.7."""
+"""Draws of a null. The bound lies 3.9 of their standard deviations below their mean; with three
+it would be 6.7, with five 3.1."""
+
+# Means of equal numbers differ by this at most.
+_ROUNDING = 1e-9
 
 
 def rank_agreement(first: Floats, second: Floats) -> float | None:
@@ -65,9 +70,14 @@ class Repeatability:
 
     @property
     def says(self) -> str | None:
-        """Why the scores are uninformative; None where the halves agree more than by chance."""
+        """What is to be doubted; None where the halves agree more than by chance."""
         if self.tau is None:
             return f"{UNINFORMATIVE}: a half of the rows gives every site the same value"
+        if self.num_values < FEWEST_VALUES:
+            return (
+                f"{self.num_values} different values are too few to tell whether halves of the "
+                "rows agree more than by chance"
+            )
         if self.p_value is None or self.p_value <= LEVEL:
             return None
         return (
@@ -107,15 +117,17 @@ class NullCheck:
     @property
     def informative(self) -> bool:
         """Whether the subject differs from the draws more than they differ."""
-        known = self.agreement is not None and self.bound is not None
-        return known and self.agreement < self.bound  # type: ignore[operator]
+        if self.agreement is None or self.bound is None:
+            return False
+        return self.agreement < self.bound - _ROUNDING
 
 
 def against_nulls(values: Floats, nulls: Floats) -> NullCheck:
     """Ask whether scores could be those of one more draw of a null.
 
-    The bound is a one-sided prediction bound: mean - t·sd·√(1 + 1/n) over the draws' own mean
-    agreement with the other draws, with n - 1 degrees of freedom.
+    The bound is a one-sided prediction bound over the draws' own mean agreement with the other
+    draws, mean - t·sd·√(1 + 1/n) with n - 1 degrees of freedom. What sets a draw apart moves the
+    means of the others, too, so that sd is wider by (n - 1) / (n - 2) than theirs.
 
     Args:
         values: scores of the subject, shape (sites,).
@@ -136,11 +148,12 @@ def against_nulls(values: Floats, nulls: Floats) -> NullCheck:
         ]
     )
     count = len(each)
+    deviation = float(each.std(ddof=1)) * (count - 1) / (count - 2)
     reach = float(stats.t.ppf(1 - LEVEL, count - 1)) * math.sqrt(1 + 1 / count)
     return NullCheck(
         agreement=float(np.mean(known)),
         among=float(each.mean()),
-        bound=float(each.mean() - reach * each.std(ddof=1)),
+        bound=float(each.mean()) - reach * deviation,
     )
 
 

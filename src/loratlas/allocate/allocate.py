@@ -20,8 +20,6 @@ from loratlas.errors import PlacementError, did_you_mean
 from loratlas.placement.placement import Adapter, LoraSpec, Placement
 from loratlas.placement.resolve import Resolver
 
-TIME_LIMIT_SECONDS = 60.0
-
 
 def allocate(
     table: ScoreTable,
@@ -33,7 +31,6 @@ def allocate(
     solver: Solver,
     tau: float | None = None,
     root: Path | None = None,
-    time_limit: float = TIME_LIMIT_SECONDS,
 ) -> Allocation:
     """Give ranks to sites so that their utility is as high as the budget allows.
 
@@ -49,7 +46,6 @@ def allocate(
         tau: how fast a single value is used up by ranks; see `allocate.utility`. None is the rank
             of `lora`. Curves have no need of it.
         root: where relative paths in ``file(...)`` start; None is the current folder.
-        time_limit: seconds for the search of ``exact``.
 
     Raises:
         DataError: the table holds no score, or what is no number.
@@ -76,7 +72,7 @@ def allocate(
     if solver == "proportional":
         solved = _proportional(problem, utility, budget)
     else:
-        solved = _solve(problem.without_vain_options(), solver, time_limit)
+        solved = _solve(problem.without_vain_options(), solver)
     placement = _placement(solved, anatomy, lora)
     return Allocation(
         placement=placement,
@@ -152,12 +148,12 @@ def _refuse_limits(constraints: Constraints) -> None:
         )
 
 
-def _solve(problem: Problem, solver: Solver, time_limit: float) -> _Solved:
+def _solve(problem: Problem, solver: Solver) -> _Solved:
     relaxation = relax(problem)
     choice = solve_greedy(problem, relaxation)
     solution = Solution(choice=choice, bound=max(relaxation.bound, problem.utility(choice)))
     if solver == "exact":
-        solution = solve_exact(problem, relaxation, choice, time_limit=time_limit)
+        solution = solve_exact(problem, relaxation, choice)
     return _Solved(problem=problem, solution=solution, shadow_price=float(relaxation.prices[0]))
 
 
@@ -205,7 +201,7 @@ def _notes(
     elif left and solved.shadow_price == 0:
         yield f"{amount} of the budget are left: no rank that is allowed adds to the utility"
     if solver == "exact" and not solved.proven:
-        yield "the search ended at its time limit; on another machine it may find another placement"
+        yield "the search ended before every other placement was ruled out; the gap is what is open"
     if utility.curves is not None and solver != "proportional":
         yield from _ends_of_curves(solved, problem, utility.curves)
 

@@ -1,9 +1,9 @@
 """Which allocation comes of taking, again and again, the step that is worth most for its price?
 
 A step lifts one item to any higher rank that still fits. Its price is what it takes of the budget
-alone, or of all limits at the prices of the relaxation; the better of the two allocations is
-returned. With concave utilities and equal costs no other is better; in general the gap to the
-bound tells how far that may be from the best.
+alone, or of all limits at the prices of the relaxation, where there are others; the better of the
+two allocations is returned. With concave utilities and equal costs no other is better; in general
+the gap to the bound tells how far that may be from the best.
 """
 
 import heapq
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from loratlas.allocate.problem import Choice, Item, Problem
 from loratlas.allocate.relaxation import Relaxation
+
+# Of the budget as a whole, as a share of the utility: far below any price that matters.
+_LEAST_PRICE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -34,8 +37,10 @@ def solve_greedy(problem: Problem, relaxation: Relaxation) -> Choice:
     """
     budget_alone = np.eye(len(problem.limits))[0]
     choices = [_climb(problem, budget_alone)]
-    if relaxation.prices[0] > 0 and len(problem.limits) > 1:
-        choices.append(_climb(problem, relaxation.prices))
+    if len(problem.limits) > 1:
+        # Where the budget does not bind its price is 0, and what takes of it alone would be free.
+        least = _LEAST_PRICE * relaxation.bound / problem.limits[0]
+        choices.append(_climb(problem, relaxation.prices + least * budget_alone))
     return max(choices, key=problem.utility)
 
 

@@ -10,13 +10,13 @@ The price of the budget is the shadow price. Source: Kellerer, Pferschy, Pisinge
 """
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import optimize, sparse
 
 from loratlas.allocate.problem import Item, Problem
-from loratlas.allocate.program import program_of
 from loratlas.errors import WorkError
 
 # What sums of floats may be wrong by, relative to a utility.
@@ -35,14 +35,16 @@ class Relaxation:
     prices: NDArray[np.float64]
     bound: float
 
-    def slack(self, item: Item) -> NDArray[np.float64]:
-        """Return by how much each option of an item lowers the bound, shape (options,)."""
-        net = item.gains - self.prices @ item.takes
-        return np.asarray(net.max() - net)
+    def net(self, item: Item) -> NDArray[np.float64]:
+        """Return the gain of each option less what it takes at these prices, shape (options,)."""
+        return np.asarray(item.gains - self.prices @ item.takes)
 
 
 def relax(problem: Problem) -> Relaxation:
     """Solve the linear relaxation.
+
+    Args:
+        problem: without vain options, so that every option after the first adds something.
 
     Raises:
         WorkError: the solver did not.
@@ -53,13 +55,33 @@ def relax(problem: Problem) -> Relaxation:
 
 
 def _prices(problem: Problem) -> NDArray[np.float64]:
-    program = program_of(problem)
-    if program is None:
+    """Return the dual prices of the limits.
+
+    A variable is the part of an item that takes an option instead of its first one. Gains count in
+    units of the largest, and a limit in the greatest common divisor of what variables take of it.
+    """
+    counts = [len(item.ranks) - 1 for item in problem.items]
+    if not any(counts):
         return np.zeros(len(problem.limits))
+    gains = np.concatenate([item.gains[1:] - item.gains[0] for item in problem.items])
+    takes = np.concatenate(
+        [item.takes[:, 1:] - item.takes[:, :1] for item in problem.items], axis=1
+    )
+    left = problem.limits - problem.takes((0,) * len(problem.items))
+    units, scale = np.maximum(np.gcd.reduce(takes, axis=1), 1), float(gains.max())
+
+    owners = np.repeat(np.arange(len(counts)), counts)
+    shape = (len(counts), len(owners))
+    one_of_each = sparse.csr_array((np.ones(len(owners)), (owners, np.arange(len(owners)))), shape)
+    rows = sparse.vstack([sparse.csr_array(takes / units[:, None]), one_of_each])
     found = optimize.linprog(
-        -program.gains, A_ub=program.rows, b_ub=program.most, bounds=(0, None), method="highs"
+        -gains / scale,
+        A_ub=cast(Any, rows),  # the stubs do not know that rows may be sparse
+        b_ub=np.concatenate([left / units, np.ones(len(counts))]),
+        bounds=(0, None),
+        method="highs-ipm",  # ten times as fast here as the simplex method, to the same vertex
     )
     if found.status != 0:
         raise WorkError(f"the linear relaxation was not solved: {found.message}")
     duals = -found.ineqlin.marginals[: len(problem.limits)]
-    return np.asarray(np.maximum(duals, 0.0) * program.scale / program.divisors)
+    return np.asarray(np.maximum(duals, 0.0) * scale / units)

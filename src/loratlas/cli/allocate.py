@@ -99,9 +99,6 @@ def command(
             "without it --rank."
         ),
     ] = None,
-    time_limit: Annotated[
-        str, typer.Option(help="Time for the search of exact: 60, 1.5min.", metavar="S")
-    ] = "60",
     revision: RevisionOption = None,
     trust_remote_code: RemoteCodeOption = False,
     out: Annotated[
@@ -114,11 +111,10 @@ def command(
     from loratlas.allocate.allocate import allocate
     from loratlas.allocate.constraints import Constraints, Tie, rule_of_roles
     from loratlas.allocate.saved import read_scores
-    from loratlas.cli.quantities import parse_budget, parse_ranks, parse_seconds
+    from loratlas.cli.quantities import parse_budget, parse_ranks
     from loratlas.placement.placement import LoraSpec
 
     amount = parse_budget(budget, "--budget")
-    seconds = parse_seconds(time_limit, "--time-limit")
     lora = LoraSpec(rank=rank, alpha=2.0 * rank if alpha is None else alpha, scaling=scaling)
     constraints = Constraints(
         ranks=None if ranks is None else parse_ranks(ranks, "--ranks"),
@@ -142,7 +138,6 @@ def command(
         constraints=constraints,
         solver=solver,
         tau=tau,
-        time_limit=seconds,
     )
     _tell(allocation, out, json=json)
 

@@ -99,13 +99,14 @@ def command(
         raise RequestError("give a study file, whose model and training rows are scored")
     from loratlas.study.scoring_options import BRUTE_FORCE
 
+    file = out
     if method in BRUTE_FORCE:
         _refuse(method, {"--rows": rows, "--option": option, "--null": null})
         table, file = _tried(study, _brute_force(method, by, match, only), out)
     else:
         _refuse(method, {"--by": by, "--match": match}, only_for=BRUTE_FORCE)
         options = _options(method, rows, only, seed, option or [])
-        table, file = _scored(study, options, _nulls(null or []), out), out
+        table = _scored(study, options, _nulls(null or []), out)
     if file is not None:
         _write(table, file)
     _show(table, study, json, file)
@@ -210,11 +211,12 @@ def _show(table: "ScoreTable", study: Path, json: bool, file: Path | None) -> No
     if json:
         print_json(table.to_json())
         return
-    from loratlas.report.scores import score_grid, score_notes
+    from loratlas.report.scores import score_grid, score_notes, score_title
     from loratlas.study.score_study import anatomy_of
     from loratlas.study.spec import load_study
 
-    print_rich(score_grid(table, anatomy_of(load_study(study))), *score_notes(table))
+    grid = score_grid(table, anatomy_of(load_study(study)))
+    print_rich(score_title(table), grid, *score_notes(table))
     if file is not None:
         print_rich(f"scores: {file}")
 

@@ -9,7 +9,7 @@ bounded factor, and every other site, fused q, k and v among them, keeps a facto
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -22,7 +22,8 @@ from loratlas.train.base import Base, quiet
 _MAKES_QUERIES = frozenset({"q", "q_up", "qk", "qkv"})
 
 
-class Layer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Layer:
     """A layer of a stack."""
 
     stack: str
@@ -87,7 +88,7 @@ def priors(
     found = {
         site.path: entropies[layer]
         for site in sites
-        if is_query_or_key(site) and (layer := _layer(site)) in entropies
+        if is_query_or_key(site) and (layer := _layer(site)) is not None and layer in entropies
     }
     if not found:
         return {}
@@ -119,7 +120,8 @@ def normalised_entropies(
     valid = (num_keys >= 2) & (total.squeeze(-1) > 0)
     # Where nothing is kept the quotient is no number; it is left out below.
     entropy = torch.special.entr(kept / total).sum(dim=-1)
-    return (entropy / num_keys.clamp(min=2).log())[valid]
+    normalised: torch.Tensor = entropy / num_keys.clamp(min=2).log()
+    return normalised[valid]
 
 
 @dataclass(kw_only=True, eq=False)

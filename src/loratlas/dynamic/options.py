@@ -81,7 +81,7 @@ class AdaLoraOptions(Options):
     beta2: float = 0.85
     """Memory of the running average of uncertainty."""
     orthogonality: float = 0.5
-    """Weight of ‖PᵀP - I‖² + ‖QQᵀ - I‖² in the loss; PEFT's default."""
+    """Weight in the loss of the mean of ‖PᵀP - I‖ and ‖QQᵀ - I‖ over sites; PEFT's default."""
     unit: Unit = "parameters"
     """What the budget counts: parameters, or ranks as in the paper, whatever they cost."""
 

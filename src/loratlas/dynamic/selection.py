@@ -67,7 +67,8 @@ def _order(column: Column) -> tuple[bool, float, int, str]:
 def _sites_first(order: Sequence[Column], min_rank: int) -> list[Column]:
     """Return columns with the first few of each site in front, otherwise in their order."""
     ranks: Counter[str] = Counter()
-    first, rest = [], []
+    first: list[Column] = []
+    rest: list[Column] = []
     for column in order:
         (first if ranks[column.path] < min_rank else rest).append(column)
         ranks[column.path] += 1

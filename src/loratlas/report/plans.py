@@ -33,7 +33,9 @@ def plan_notes(plan: Mapping[str, Any]) -> list[str]:
         )
     reasons = dict.fromkeys(found["unknown"] for found in plan["placements"].values())
     lines += [f"Not known: {reason}." for reason in reasons if reason is not None]
-    lines += [_learned(name, found) for name, found in plan["placements"].items() if found["learned"]]
+    lines += [
+        _learned(name, found) for name, found in plan["placements"].items() if found["learned"]
+    ]
     lines += [] if plan["power"] is None else plan["power"]["says"]
     lines.append(_trials(plan))
     return lines
@@ -48,8 +50,7 @@ def _learned(name: str, found: Mapping[str, Any]) -> str:
         )
     return (
         f"{name}: {learned['by']} moves it while it trains, from {learned['start_parameters']:,} "
-        f"parameters to at most {found['trainable_parameters']:,}; sites, ranks and costs are those "
-        "of its beginning."
+        f"parameters to at most {found['trainable_parameters']:,}; shown is where it begins."
     )
 
 

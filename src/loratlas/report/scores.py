@@ -13,19 +13,18 @@ from loratlas.report.narrow import UNKNOWN
 _OUTSIDE = "outside the blocks"
 
 
+def score_title(table: ScoreTable) -> str:
+    """Return what the values are, in one line."""
+    better = "higher" if table.higher_is_better else "lower"
+    return f"{table.model} by {table.method}: {table.unit}, {better} is better"
+
+
 def score_grid(table: ScoreTable, anatomy: Anatomy) -> Table:
     """Return the values, a line a layer and a column a role; sites of one cell are averaged."""
     values = {score.path: score.value for score in table.scores}
     sites = [anatomy.by_path[path] for path in values]
     roles = list(dict.fromkeys(str(site.role) for site in sites))
-    better = "higher" if table.higher_is_better else "lower"
-    grid = Table(
-        title=escape(f"{table.model} by {table.method}: {table.unit}, {better} is better"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     grid.add_column("layer")
     for role in roles:
         # A break where the terminal is narrow: the family above, the part below.

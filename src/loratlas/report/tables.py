@@ -43,7 +43,18 @@ def notes(results: Mapping[str, Any]) -> list[str]:
         for name, found in results["placements"].items()
         if found["num_failed"]
     ]
-    return [*lines, *_apart(results["engines"])]
+    return [*lines, *_moving(results), *_apart(results["engines"])]
+
+
+def _moving(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is shown of placements that a policy moves."""
+    found = results["placements"].items()
+    names = [name for name, each in found if (each["learned"] or {}).get("kind") == "dynamic"]
+    if names:
+        yield (
+            f"Moved while they were trained: {', '.join(names)}. Sites and ranks are where they "
+            "begin, parameters the most in the end, which may differ by seed; the report shows how."
+        )
 
 
 def _apart(engines: Mapping[str, Any]) -> Iterator[str]:

@@ -41,7 +41,7 @@ class BlockInfluence:
         """Score the sites by their blocks.
 
         Raises:
-            TrialError: rows are mixed, or nothing passes through a block in a half of the rows.
+            TrialError: a block mixes rows, or no token passes through it in a half of them.
         """
         blocks = _blocks(subject)
         turned = TokenMeans([block.path for block in blocks], len(subject.rows))

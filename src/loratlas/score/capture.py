@@ -191,7 +191,7 @@ class _MapTap:
         if not output.requires_grad:
             # Not the leaf itself: what reads the output may change it in place.
             output = output.detach().requires_grad_().clone()
-        output.register_hook(partial(self._on_backward, call))
+        output.register_hook(partial(self._on_backward, call))  # type: ignore[no-untyped-call]
         self.calls.append(call)
         self.num_awaited += 1
         return output

@@ -37,7 +37,7 @@ class Eva:
     """Shares of the input's variance, direction by direction."""
 
     name = "eva"
-    title = "share of the variance of a site's input that lies in its first directions"
+    title = "share of the input's variance in as many directions as the study's rank"
     unit = "explained variance"
     higher_is_better = True
     granularity: Granularity = "site"
@@ -48,7 +48,7 @@ class Eva:
         return why_no_inputs(subject)
 
     def measure(self, subject: Subject) -> Found:
-        """Score the sites; a value is the sum of its curve.
+        """Score the sites; a value is the sum of its curve up to the rank of the study.
 
         Raises:
             TrialError: what a site reads is no number, or it reads nothing in a half of the rows.
@@ -57,12 +57,13 @@ class Eva:
         read_forward(subject, maps_of(subject), inputs.add)
         spectra = [inputs.spectrum(number) for number in range(len(subject.sites))]
         curves = [spectrum.whole.ratios() for spectrum in spectra]
+        rank = subject.lora.rank
         firsts = [spectrum.first for spectrum in spectra]
         seconds = [spectrum.second.ratios() for spectrum in spectra]
         return Found(
-            values=_sums(curves),
+            values=_sums(curves, rank),
             curves=curves,
-            halves=np.stack([_sums(firsts), _sums(seconds)]),
+            halves=np.stack([_sums(firsts, rank), _sums(seconds, rank)]),
             num_tokens=np.array([spectrum.whole.num_vectors for spectrum in spectra]),
             num_forwards=len(subject.rows),
             notes=tuple(_notes(inputs.leaders)),
@@ -190,8 +191,8 @@ class Inputs:
         return self._subject.sites[number].path
 
 
-def _sums(curves: Sequence[Floats]) -> Floats:
-    return np.array([curve.sum() for curve in curves])
+def _sums(curves: Sequence[Floats], rank: int) -> Floats:
+    return np.array([curve[:rank].sum() for curve in curves])
 
 
 def _notes(leaders: Sequence[int]) -> Iterator[str]:

@@ -35,6 +35,7 @@ class Call:
         read: what it read, shape (rows, places, d_in).
         gave: what it gave, shape (rows, places, d_out).
         present: which places hold tokens, shape (rows, places).
+        beside: what else it was given.
     """
 
     site: int
@@ -43,6 +44,7 @@ class Call:
     read: torch.Tensor
     gave: torch.Tensor
     present: torch.Tensor
+    beside: tuple[Any, ...] = ()
 
     @property
     def inputs(self) -> torch.Tensor:
@@ -100,13 +102,13 @@ def read_forward(subject: Subject, watched: Sequence[Watched], visit: Visit) -> 
 
 def why_no_inputs(subject: Subject) -> str | None:
     """Return why what a site reads cannot be seen, or None where it can; nothing is computed."""
-    return next(filter(None, (_why_not(site, subject) for site in subject.sites)), None)
+    return next(filter(None, (why_no_input(site, subject) for site in subject.sites)), None)
 
 
 def batches(subject: Subject) -> Iterator[list[int]]:
     """Yield the numbers of the rows of each pass: first those of the first half."""
     # An expert that is a module of its own reads tokens of all rows in one heap.
-    alone = any(site.role.family is Family.EXPERT for site in subject.sites)
+    alone = any(site.role.family is Family.EXPERT and _is_module(site) for site in subject.sites)
     size = 1 if alone else subject.batch
     for half in halves(len(subject.rows)):
         for start in range(0, len(half), size):
@@ -119,16 +121,26 @@ def halves(num_rows: int) -> tuple[range, range]:
     return range(middle), range(middle, num_rows)
 
 
-def _why_not(site: Site, subject: Subject) -> str | None:
-    if site.idle:
-        return f"{site.path} reads nothing: {site.reason}"
+def _is_module(site: Site) -> bool:
+    return site.kind != "expert"
+
+
+def why_no_input(site: Site, subject: Subject) -> str | None:
+    """Return why what one site reads cannot be seen, or None."""
     if site.kind == "embedding":
         return f"{site.path} is an embedding table, which reads no features"
-    if site.kind == "expert":
+    if not _is_module(site):
         return (
             f"{site.path} is a bare parameter, and what it reads shows at no module's door; choose "
             "among the other sites"
         )
+    return why_absent(site, subject)
+
+
+def why_absent(site: Site, subject: Subject) -> str | None:
+    """Return why the model never calls what holds a site's weight, or None where it does."""
+    if site.idle:
+        return f"{site.path} reads nothing: {site.reason}"
     try:
         holder_of(subject.base.model, site)
     except AttributeError:
@@ -194,7 +206,8 @@ class _Passes:
         """Hand over one call of a module."""
         text = self._source if watched.reads_source else self._target
         assert text is not None, f"{watched.path}: called outside of a pass"
-        read = by_row((args or tuple(kwargs.values()))[0], text.tokens)
+        given = (*args, *kwargs.values())
+        read = by_row(given[0], text.tokens)
         gave = by_row(output[0] if isinstance(output, tuple) else output, text.tokens)
         if read is None or gave is None:
             raise TrialError(
@@ -205,10 +218,16 @@ class _Passes:
             present = torch.ones(read.shape[:2], dtype=torch.bool, device=read.device)
             text = _Text.of(present, None)
         present = text.tokens.present
-        rows = np.repeat(self._numbers, present.sum(1).cpu().numpy())
-        scored = text.scored[present]
         self._visit(
-            Call(site=number, rows=rows, scored=scored, read=read, gave=gave, present=present)
+            Call(
+                site=number,
+                rows=np.repeat(self._numbers, present.sum(1).cpu().numpy()),
+                scored=text.scored[present],
+                read=read,
+                gave=gave,
+                present=present,
+                beside=given[1:],
+            )
         )
 
     def _read(self, number: int) -> TokenizedRow:

@@ -75,13 +75,11 @@ def exchanged(
         chance: decides the permutation.
     """
     if task == "classification":
-        labels = chance.permutation([row.label for row in rows]).tolist()
-        return tuple(replace(row, label=label) for row, label in zip(rows, labels, strict=True))
+        others = [rows[other] for other in chance.permutation(len(rows))]
+        return tuple(replace(row, label=o.label) for row, o in zip(rows, others, strict=True))
     if task == "seq2seq":
-        order = chance.permutation(len(rows)).tolist()
-        return tuple(
-            replace(row, source=rows[other].source) for row, other in zip(rows, order, strict=True)
-        )
+        others = [rows[other] for other in chance.permutation(len(rows))]
+        return tuple(replace(row, source=o.source) for row, o in zip(rows, others, strict=True))
     targets = chance.permutation(_targets(rows))
     ends = np.cumsum([row.num_scored for row in rows])
     return tuple(

@@ -8,11 +8,12 @@ takes forward passes alone: neither targets nor gradients.
 As in the official code, norms are not squared, a bias takes no part, and a type has the plain mean
 of its maps; what each map has by itself is there, too (`plop_site`). Otherwise than there, padding
 does not count, a token weighs the same whatever batch it comes in, the norm for a random vector is
-exact, √E‖W u‖² = ‖W‖_F/√d_in, and Conv1D's weight is read as (d_in, d_out), which it is.
+exact, √E‖W u‖² = ‖W‖_F/√d_in, and Conv1D's weight is read as (d_in, d_out), which it is. Stacked
+experts, which it does not know, have the mean over the tokens that each is sent.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,13 @@ from transformers.pytorch_utils import Conv1D
 from loratlas.allocate.table import Granularity
 from loratlas.anatomy.sites import Site
 from loratlas.errors import TrialError
-from loratlas.score.inputs import Call, maps_of, read_forward, why_no_inputs
+from loratlas.score.expert_reads import (
+    ExpertRead,
+    expert_reads,
+    expert_weights,
+    why_no_experts,
+)
+from loratlas.score.inputs import Call, maps_of, read_forward, why_absent, why_no_input
 from loratlas.score.row_gradients import Part
 from loratlas.score.sample import holder_of
 from loratlas.score.scorer import Found, Needs, Subject
@@ -47,14 +54,14 @@ class Plop:
 
     def why_not(self, subject: Subject) -> str | None:
         """Return which site has no input or no weight that can be read, or None."""
-        reasons = (_why_no_weight(site, subject) for site in subject.sites)
-        return why_no_inputs(subject) or next(filter(None, reasons), None)
+        reasons = (_why_not(site, subject) for site in subject.sites)
+        return next(filter(None, reasons), None)
 
     def measure(self, subject: Subject) -> Found:
         """Score the sites, and the parts of those that are fused.
 
         Raises:
-            TrialError: a weight is zero, or no token reaches a site in a half of the rows.
+            TrialError: a weight is zero, or no token of a half of the rows reaches a role.
         """
         slices = Slices(subject)
         maps = [*_wholes(subject.sites), *_parts(slices)]
@@ -70,6 +77,7 @@ class Plop:
             num_tokens=norms.means.num_tokens[:num_sites],
             slices=_named(slices, values[num_sites:]),
             num_forwards=len(subject.rows),
+            notes=tuple(norms.notes()),
         )
 
     def _type_of(self, each: "_Map", sites: Sequence[Site]) -> str:
@@ -104,26 +112,54 @@ class FeatureNorms:
     """
 
     def __init__(self, subject: Subject, maps: Sequence[_Map]) -> None:
-        paths = [subject.sites[each.site].path for each in maps]
-        self.means = TokenMeans(paths, len(subject.rows))
+        self.means = TokenMeans(
+            [f"{subject.sites[each.site].role} {each.name}".strip() for each in maps],
+            len(subject.rows),
+        )
         self._maps = list(enumerate(maps))
+        self._sites = subject.sites
         self._modules = [holder_of(subject.base.model, site)[0] for site in subject.sites]
         self._scales = [
-            _scale(path, self._modules[each.site], each.outputs)
-            for path, each in zip(paths, maps, strict=True)
+            _scales(self._sites[each.site], self._modules[each.site], each.outputs) for each in maps
         ]
+        self._idle = {
+            (number, expert)
+            for number, site in enumerate(subject.sites)
+            for expert in range(site.num_experts or 0)
+        }
+        self._num_experts = len(self._idle)
 
     def add(self, call: Call) -> None:
         """Take in one call of a site."""
-        lengths = _lengths(call.inputs.float())
-        told = lengths > 0  # a token that is read as zero shows no direction
+        for read in self._reads(call):
+            lengths = _lengths(read.inputs.float())
+            told = lengths > 0  # a token that is read as zero shows no direction
+            rows = call.rows[read.tokens.cpu().numpy()][told]
+            outputs = read.outputs.float()
+            for number, each in self._maps:
+                if each.site == call.site:
+                    stretch = _lengths(outputs[:, each.outputs])[told] / lengths[told]
+                    self.means.add(number, rows, stretch * self._scales[number][read.expert])
+            self._idle.discard((call.site, read.expert))
+
+    def notes(self) -> Iterator[str]:
+        """Say how many experts were sent no token."""
+        if self._idle:
+            yield (
+                f"{len(self._idle)} of {self._num_experts} experts were sent no token and take no "
+                "part."
+            )
+
+    def _reads(self, call: Call) -> Iterator[ExpertRead]:
+        """Yield what a site read and made of it, without bias; a map is its own only expert."""
+        site, module = self._sites[call.site], self._modules[call.site]
+        if site.kind == "expert":
+            yield from expert_reads(call, site, module)
+            return
         outputs = call.outputs.float()
-        if (bias := self._modules[call.site].bias) is not None:
-            outputs -= bias.float()
-        for number, each in self._maps:
-            if each.site == call.site:
-                stretch = _lengths(outputs[:, each.outputs])[told] / lengths[told]
-                self.means.add(number, call.rows[told], stretch * self._scales[number])
+        if module.bias is not None:
+            outputs -= module.bias.float()
+        yield ExpertRead(0, torch.arange(len(outputs)), call.inputs, outputs)
 
 
 def _wholes(sites: Sequence[Site]) -> list[_Map]:
@@ -156,14 +192,27 @@ def _shares(types: Sequence[str]) -> Floats:
     return shares
 
 
-def _scale(path: str, module: torch.nn.Module, outputs: Part) -> float:
-    """Return √d_in/‖W‖_F."""
-    stored: torch.Tensor = module.weight.detach()  # type: ignore[operator, assignment]
-    weight = stored.mT if isinstance(module, Conv1D) else stored
-    norm = float(torch.linalg.vector_norm(weight[outputs], dtype=torch.float32))
-    if norm == 0:
-        raise TrialError(f"{path}: its weight is zero, so that it has no feature norm")
-    return float(weight.shape[1] ** 0.5 / norm)
+def _scales(site: Site, module: Any, outputs: Part) -> Floats:
+    """Return √d_in/‖W‖_F of each map of a site, shape (maps,).
+
+    Raises:
+        TrialError: a weight is zero.
+    """
+    norms = torch.linalg.vector_norm(
+        _weights(site, module)[:, outputs], dim=(1, 2), dtype=torch.float32
+    )
+    if not bool(norms.all()):
+        raise TrialError(f"{site.path}: its weight is zero, so that it has no feature norm")
+    scales: Floats = site.d_in**0.5 / norms.cpu().double().numpy()
+    return scales
+
+
+def _weights(site: Site, module: Any) -> torch.Tensor:
+    """Return the maps of a site, shape (maps, d_out, d_in)."""
+    if site.kind == "expert":
+        return expert_weights(site, module)
+    weight: torch.Tensor = module.weight.detach()
+    return (weight.mT if isinstance(module, Conv1D) else weight)[None]
 
 
 def _lengths(vectors: torch.Tensor) -> Floats:
@@ -172,11 +221,18 @@ def _lengths(vectors: torch.Tensor) -> Floats:
     return lengths
 
 
-def _why_no_weight(site: Site, subject: Subject) -> str | None:
-    module, _ = holder_of(subject.base.model, site)
-    if not isinstance(module, torch.nn.Linear | Conv1D):
+def _why_not(site: Site, subject: Subject) -> str | None:
+    """Return why a site has no input or no weight that can be read, or None."""
+    why = why_absent if site.kind == "expert" else why_no_input
+    if (said := why(site, subject)) is not None:
+        return said
+    module, name = holder_of(subject.base.model, site)
+    if site.kind == "expert" and (said := why_no_experts(site, module)) is not None:
+        return said
+    if site.kind != "expert" and not isinstance(module, torch.nn.Linear | Conv1D):
         kind = type(module).__name__
         return f"{site.path} is a {kind}; the weights of Linear and Conv1D are read"
-    if module.weight.dtype not in _PLAIN:
-        return f"{site.path} is quantised ({module.weight.dtype}); its weight cannot be read"
+    dtype = getattr(module, name).dtype
+    if dtype not in _PLAIN:
+        return f"{site.path} is quantised ({dtype}); its weight cannot be read"
     return None

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# As in PEFT's decomposition (peft/tuners/lora/eva.py, SVDHook; peft/utils/incremental_pca.py), so
-# that both draw the same test vectors for the same chunk.
+# As in PEFT's decomposition (peft/tuners/lora/eva.py, SVDHook; peft/utils/incremental_pca.py).
 _SEED = 42
 _OVERSAMPLING = 2
 _ITERATIONS = 4
+# Of a value that is the mean of many like it, in float32.
+_ROUNDING = 16 * float(np.finfo(np.float32).eps)
 
 
 class PrincipalComponents:
@@ -63,11 +64,13 @@ class PrincipalComponents:
         """Return the share of the variance that lies in each direction, the largest first.
 
         Returns:
-            shape (count or fewer,); zeros where the vectors do not vary.
+            shape (count or fewer,): n vectors have n - 1 directions, one vector has one of length
+            0. Zeros where the vectors vary no more than rounding does.
         """
-        squares = self._lengths.double().square().cpu().numpy()
-        result: NDArray[np.float64] = squares / self._scatter if self._scatter else 0 * squares
-        return result
+        lengths = self._lengths[: max(1, self.num_vectors - 1)]
+        squares: NDArray[np.float64] = lengths.cpu().double().square().numpy()
+        energy = self._scatter + self.num_vectors * _squared(self._mean)
+        return squares / self._scatter if self._scatter > _ROUNDING**2 * energy else 0 * squares
 
     def _weight_of(self, num_new: int) -> float:
         """Return n·m / (n + m) of n vectors so far and m new ones."""
@@ -75,7 +78,7 @@ class PrincipalComponents:
 
 
 def _squared(tensor: torch.Tensor) -> float:
-    return float(tensor.double().square().sum())
+    return float(tensor.square().sum())
 
 
 def _leading(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:

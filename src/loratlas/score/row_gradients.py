@@ -105,7 +105,8 @@ class Formed:
 def ghost_norms(inputs: torch.Tensor, deltas: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
     """Return ‖G_n‖² of each part, shape (rows, parts), from products between tokens."""
     alike = _product(inputs, inputs.mT)
-    found = [(alike * _product(own, own.mT)).sum((1, 2)) for own in _split(deltas, parts)]
+    own = [deltas[..., part] for part in parts]
+    found = [(alike * _product(each, each.mT)).sum((1, 2)) for each in own]
     # Sums of products of both signs: rounding may leave a gradient of nothing below zero.
     return torch.stack(found, dim=1).clamp_min(0)
 
@@ -113,14 +114,10 @@ def ghost_norms(inputs: torch.Tensor, deltas: torch.Tensor, parts: Sequence[Part
 def formed_norms(inputs: torch.Tensor, deltas: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
     """Return ‖G_n‖² of each part, shape (rows, parts), from G_n, one row after another."""
     found = []
-    for x, delta in zip(inputs.split(1), deltas.split(1), strict=True):
-        by_output = _product(delta.mT, x)[0].square().sum(1)
+    for row in range(len(inputs)):
+        by_output = _product(deltas[row : row + 1].mT, inputs[row : row + 1])[0].square().sum(1)
         found.append(torch.stack([by_output[part].sum() for part in parts]))
     return torch.stack(found)
-
-
-def _split(deltas: torch.Tensor, parts: Sequence[Part]) -> list[torch.Tensor]:
-    return [deltas[..., part] for part in parts]
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

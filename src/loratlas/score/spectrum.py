@@ -10,7 +10,8 @@ decomposition (N. Halko, P.-G. Martinsson and J. Tropp, 0909.4061, algorithms 4.
 first time Ḡ is multiplied by random vectors, twice as many as the curve has ranks and 8 more, which
 gives a basis Q of what Ḡ reaches; the second time QᵀḠ is summed up, whose singular values are
 returned. They are exact up to rounding where Ḡ has no more directions than Q has columns, as in
-small maps and with few tokens; elsewhere each is at most the true one.
+small maps and with few tokens; elsewhere each is at most the true one. The basis is that of all
+rows, so that gradients of a half of them, or of all but a group, fall short of theirs a little.
 
 QᵀḠ is kept for each of up to 8 groups of rows (`resampling`) in fp32: 2·ranks + 8 rows as long as
 the shorter side of the weight. At 4096 by 4096 and 16 ranks that is 5 MiB a site.
@@ -150,5 +151,5 @@ class _Sketch:
 
     def _energies(self, inside: torch.Tensor) -> torch.Tensor:
         """Return the largest squared singular values, descending, shape (maps, ranks)."""
-        energies = torch.linalg.eigvalsh(inside @ inside.mT)
+        energies: torch.Tensor = torch.linalg.eigvalsh(inside @ inside.mT)
         return energies.flip(-1)[:, : self._num_ranks].clamp_min(0)

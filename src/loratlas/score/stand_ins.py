@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from loratlas.anatomy.sites import Anatomy, Site
 from loratlas.data.rows import TokenizedRow, frozen_ids, frozen_marks
@@ -83,9 +84,15 @@ def _noting(found: dict[str, torch.Tensor], path: str) -> Callable[..., None]:
 
 def _of_length(row: TokenizedRow, num_tokens: int) -> TokenizedRow:
     """Return a row with so many tokens, cut or repeated."""
-    longer = {
-        name: frozen_ids(np.resize(ids, num_tokens))
-        for name in ("ids", "source", "masked", "types")
-        if (ids := getattr(row, name)) is not None
-    }
-    return replace(row, scored=frozen_marks(np.resize(row.scored, num_tokens)), **longer)
+
+    def resized(ids: NDArray[np.int32] | None) -> NDArray[np.int32] | None:
+        return None if ids is None else frozen_ids(np.resize(ids, num_tokens))
+
+    return replace(
+        row,
+        ids=frozen_ids(np.resize(row.ids, num_tokens)),
+        scored=frozen_marks(np.resize(row.scored, num_tokens)),
+        source=resized(row.source),
+        masked=resized(row.masked),
+        types=resized(row.types),
+    )

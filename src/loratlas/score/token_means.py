@@ -15,14 +15,16 @@ class TokenMeans:
     """Means over the tokens of rows, of several quantities; every token weighs the same.
 
     Args:
-        paths: of the module that each quantity is measured at.
+        groups: of the quantities, such as the role of the site that each is measured at. A quantity
+            that is measured nowhere, as at an expert that no token is sent to, takes the mean of
+            its group.
         num_rows: rows that are read, at least two.
     """
 
-    def __init__(self, paths: Sequence[str], num_rows: int) -> None:
-        self._paths = paths
-        self._sums = np.zeros((len(paths), num_rows))
-        self._counts = np.zeros((len(paths), num_rows))
+    def __init__(self, groups: Sequence[str], num_rows: int) -> None:
+        self._groups = np.array(groups)
+        self._sums = np.zeros((len(groups), num_rows))
+        self._counts = np.zeros((len(groups), num_rows))
 
     @property
     def num_tokens(self) -> NDArray[np.int64]:
@@ -40,7 +42,7 @@ class TokenMeans:
         """Return the means over all rows, shape (quantities,).
 
         Raises:
-            TrialError: nothing was measured of a quantity.
+            TrialError: nothing was measured of a whole group.
         """
         return self._over(range(self._sums.shape[1]))
 
@@ -48,7 +50,7 @@ class TokenMeans:
         """Return the means over either half of the rows, shape (2, quantities).
 
         Raises:
-            TrialError: nothing was measured of a quantity in one of them.
+            TrialError: nothing was measured of a whole group in one of them.
         """
         return np.stack([self._over(half) for half in halves(self._sums.shape[1])])
 
@@ -62,20 +64,27 @@ class TokenMeans:
             weights: shape (sums, quantities).
 
         Returns:
-            shape (sums,).
+            shape (sums,); NaN where nothing was measured.
         """
         num_rows = self._sums.shape[1]
+        measured = self._counts.any(1)
         apart = self._sums - self.means()[:, None] * self._counts
-        added = weights @ (apart / self._counts.mean(1, keepdims=True))
-        spread: Floats = np.square(added).sum(1) / (num_rows * (num_rows - 1))
-        return np.sqrt(spread)
+        added = weights @ (apart / np.where(measured, self._counts.mean(1), 1)[:, None])
+        spread = np.square(added).sum(1) / (num_rows * (num_rows - 1))
+        errors: Floats = np.where((weights != 0) @ measured, np.sqrt(spread), np.nan)
+        return errors
 
     def _over(self, rows: range) -> Floats:
         counts = self._counts[:, rows.start : rows.stop].sum(1)
-        if not counts.all():
-            raise TrialError(
-                f"{self._paths[int(counts.argmin())]}: there is nothing to measure in {len(rows)} "
-                "rows: it reads no token of them, or zeros alone"
-            )
-        means: Floats = self._sums[:, rows.start : rows.stop].sum(1) / counts
+        sums = self._sums[:, rows.start : rows.stop].sum(1)
+        means: Floats = sums / np.where(counts, counts, 1)
+        for quantity in np.flatnonzero(counts == 0):
+            group = self._groups[quantity]
+            others = (self._groups == group) & (counts > 0)
+            if not others.any():
+                raise TrialError(
+                    f"{group}: there is nothing to measure in {len(rows)} rows: it reads no token "
+                    "of them, or zeros alone"
+                )
+            means[quantity] = means[others].mean()
         return means

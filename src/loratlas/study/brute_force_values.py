@@ -104,10 +104,9 @@ class _Found:
         scores = self._scores(name)
         if self._trials.options.method == "add_one_in":
             without = dict.fromkeys(scores, self._base)
-            both = scores.keys()
         else:
             without, scores = scores, self._scores(EVERYTHING)
-            both = without.keys() & scores.keys()
+        both = without.keys() & scores.keys()
         if not both:
             raise TrialError(
                 f"{self._trials.options.method}: {name} and {EVERYTHING} have no seed in common"

@@ -14,6 +14,7 @@ from loratlas.measure.measures import FORGETTING
 from loratlas.study import fields
 from loratlas.study.document import Document, Location, dotted
 from loratlas.study.hypothesis import parse_hypothesis
+from loratlas.study.learned_fields import HybridFields, PolicyFields
 from loratlas.study.problems import Problem
 
 MAX_NAME = 64
@@ -25,8 +26,8 @@ _RULE_KEYS = {
     for form in (
         fields.RuleFields,
         fields.PartsFields,
-        fields.HybridFields,
-        fields.PolicyFields,
+        HybridFields,
+        PolicyFields,
     )
     for key in form.model_fields
 }

@@ -10,6 +10,7 @@ from loratlas.errors import RuleError, did_you_mean
 from loratlas.measure.measures import FORGETTING
 from loratlas.study import fields, sections
 from loratlas.study.document import Document, Location, dotted
+from loratlas.study.learned_fields import HybridFields, PolicyFields
 from loratlas.study.problems import Problem, visible
 from loratlas.study.values import TAGS
 
@@ -147,10 +148,10 @@ def _section(location: Location, document: Document) -> type[BaseModel] | None:
         case ("data", "source"):
             return sections.FileFields
         case ("placements", _):
-            forms = {
+            forms: dict[str, type[BaseModel]] = {
                 "parts": fields.PartsFields,
-                "scorer": fields.HybridFields,
-                "policy": fields.PolicyFields,
+                "scorer": HybridFields,
+                "policy": PolicyFields,
             }
             found = [form for key, form in forms.items() if (*location, key) in document.entries]
             return found[0] if found else fields.RuleFields

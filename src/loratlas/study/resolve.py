@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from loratlas.allocate.allocate import allocate
 from loratlas.allocate.budget import Budget
 from loratlas.allocate.table import ScoreTable, ScoringCost, SiteScore
-from loratlas.anatomy.sites import Anatomy
+from loratlas.anatomy.sites import Anatomy, digest_of
 from loratlas.dynamic.spec import initial_placement
 from loratlas.errors import PlacementError, StudyError
 from loratlas.placement.expressions import Rule
@@ -45,7 +45,11 @@ class ResolvedPlacement:
     @property
     def digest(self) -> str:
         """What trials of it have in common: where adapters are, and what moves them."""
-        return self.placement.digest if self.moving is None else self.moving.digest
+        if self.moving is not None:
+            return self.moving.digest
+        if self.hybrid is not None and self.learned is None:  # its ranks are not known yet
+            return digest_of({"stand-in": self.placement.digest, "hybrid": self.hybrid.to_json()})
+        return self.placement.digest
 
     @property
     def trainable_parameters(self) -> int:

@@ -65,7 +65,7 @@ class Grow(NamedTuple):
     """Add columns that compute nothing yet: A drawn anew, B zero."""
 
     path: str
-    count: int
+    num_columns: int
 
 
 class Silence(NamedTuple):
@@ -84,7 +84,8 @@ class Policy(Protocol):
     Attributes:
         name: as a person writes it.
         form: how ΔW is made.
-        orthogonality: weight of ‖PᵀP - I‖² + ‖QQᵀ - I‖² in the loss (svd form).
+        orthogonality: weight in the loss of the mean of ‖PᵀP - I‖ and ‖QQᵀ - I‖ over all sites
+            (svd form).
     """
 
     name: str
@@ -95,7 +96,11 @@ class Policy(Protocol):
         """Return the most parameters that may be live after an optimiser step, from 0 on."""
 
     def observe(self, step: int, sites: Mapping[str, LiveSite]) -> None:
-        """Take note of the gradients of a step, counted from 1; before clipping."""
+        """Take note of the gradients of a step, counted from 1.
+
+        In the product form before clipping and before the step. In the svd form after both, as
+        AdaLoRA does: a silent gate has moved by then as it would, and is put back afterwards.
+        """
 
     def decide(self, step: int, sites: Mapping[str, LiveSite]) -> Sequence[Change]:
         """Return what changes after an optimiser step, counted from 1; mostly nothing."""

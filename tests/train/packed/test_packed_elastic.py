@@ -175,9 +175,8 @@ def test_gradients_of_the_svd_form_are_those_of_autograd(gpt2):
     slot.pull(weight)
     own, n = slot.own[path], RANK
     q, p, gate = (each.clone().requires_grad_() for each in (own.a[:n], own.b[:, :n], own.gate[:n]))
-    constraint = (p.t() @ p - torch.eye(n)).square().sum() + (
-        q @ q.t() - torch.eye(n)
-    ).square().sum()
+    constraint = (p.t() @ p - torch.eye(n)).norm() + (q @ q.t() - torch.eye(n)).norm()
+    weight /= 2 * len(slot.columns)
     # A loss that is linear in B = P·diag(λ) and in Q, so that its gradients are those given.
     loss = ((p * gate) * of_b).sum() + (q * of_a).sum() + weight * constraint
     loss.backward()

@@ -204,8 +204,9 @@ class ElasticSlot(Slot):
             gradient.b.copy_(of_b * own.gate)
             gradient.gate.copy_((of_b * own.b).sum(dim=0))
             if orthogonality:
-                gradient.b[:, live].add_(_off_orthogonal(own.b[:, live]), alpha=orthogonality)
-                gradient.a[live].add_(_off_orthogonal(own.a[live].t()).t(), alpha=orthogonality)
+                weight = orthogonality / (2 * len(self.products))
+                gradient.b[:, live].add_(_off_orthogonal(own.b[:, live]), alpha=weight)
+                gradient.a[live].add_(_off_orthogonal(own.a[live].t()).t(), alpha=weight)
 
     def at_rest(self) -> Slot:
         """Return the adapters as those of an ordinary slot: B·A wherever there is a column."""
@@ -294,6 +295,11 @@ def _products(
 
 
 def _off_orthogonal(columns: torch.Tensor) -> torch.Tensor:
-    """Return the gradient of ‖PᵀP - I‖² for P of shape (d, columns)."""
+    """Return the gradient of ‖PᵀP - I‖ for P of shape (d, columns); zero where P is orthogonal.
+
+    The paper has the square of the norm, summed over sites; the official code the norm itself,
+    averaged (`compute_orth_regu`), and published runs are those of the code.
+    """
     gram = columns.t() @ columns
-    return 4 * columns @ (gram - torch.eye(len(gram), device=gram.device))
+    off = gram - torch.eye(len(gram), device=gram.device)
+    return 2 * columns @ off / off.norm().clamp(min=torch.finfo(off.dtype).tiny)

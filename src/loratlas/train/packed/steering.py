@@ -71,7 +71,8 @@ class Steering:
     def after_backward(self, step: int) -> None:
         """Let the policy see the gradients of a step, counted from 1."""
         self._slot.pull(self._policy.orthogonality)
-        self._policy.observe(step, self._slot.live())
+        if self._policy.form == "product":
+            self._policy.observe(step, self._slot.live())
 
     def after_step(self, step: int) -> None:
         """Carry out what the policy decides after an optimiser step, counted from 1.
@@ -79,6 +80,8 @@ class Steering:
         Raises:
             VerificationError: more parameters are live than its budget allows.
         """
+        if self._policy.form == "svd":  # while the gates of silent columns show where they went
+            self._policy.observe(step, self._slot.live())
         self._slot.settle()
         changes = self._policy.decide(step, self._slot.live())
         for change in changes:
@@ -95,7 +98,7 @@ class Steering:
                 gone = frozenset(change.columns)
                 slot.keep(path, [c for c in slot.columns[path] if c not in gone], own)
             case Grow():
-                slot.grow(path, change.count, own)
+                slot.grow(path, change.num_columns, own)
             case Silence():
                 slot.silence(path, change.columns)
             case _:
@@ -122,7 +125,7 @@ def _told(change: Change) -> dict[str, Any]:
         case Prune():
             return {"kind": "prune", "path": change.path, "columns": list(change.columns)}
         case Grow():
-            return {"kind": "grow", "path": change.path, "count": change.count}
+            return {"kind": "grow", "path": change.path, "count": change.num_columns}
         case Silence():
             return {"kind": "silence", "path": change.path, "columns": sorted(change.columns)}
         case _:

@@ -43,7 +43,7 @@ def _figure(facts: Facts, found: list[Moved]) -> Figure:
         name="moved",
         title="Rank of each site over the optimiser steps",
         caption="A row is a site, in the order of the model; its colour is its rank, the mean over "
-        "the seeds at the chosen rate. White holds no column.",
+        "the seeds at the chosen rate. Where a site has no column, nothing is drawn.",
         choice="placement",
         charts=[_chart(at, each, steps) for at, each in enumerate(found, 1)],
     )
@@ -52,7 +52,7 @@ def _figure(facts: Facts, found: list[Moved]) -> Figure:
 def _chart(at: int, found: Moved, steps: int) -> Chart:
     rows = list(_rows(found, steps))
     over = {"domain": [0, steps], "nice": False}
-    sites = list(dict.fromkeys(row["site"] for row in rows))
+    sites = list(found.paths)
     told = tooltip(site="site", step="from step", until="to step", rank="mean rank")
     spec = chart(
         rows,
@@ -66,7 +66,12 @@ def _chart(at: int, found: Moved, steps: int) -> Chart:
             },
         ),
         height=min(_TALLEST, _ROW_HEIGHT * len(sites)),
-        y=names_of("site", sites, axis={"labelLimit": 260, "labelOverlap": True}),
+        y=names_of(
+            "site",
+            sites,
+            scale={"domain": sites},
+            axis={"labelLimit": 260, "labelOverlap": True},
+        ),
     )
     return Chart(stem=f"moved-{at}", label=found.record.name, spec=spec)
 
@@ -81,6 +86,8 @@ def _rows(found: Moved, steps: int) -> Iterator[dict[str, Any]]:
     means = found.mean_ranks
     for number_of_site, path in enumerate(found.paths):
         for place, end in zip(places, ends, strict=True):
+            if not means[number_of_site, place]:
+                continue
             yield {
                 "site": path,
                 "step": found.steps[place],
