@@ -21,7 +21,6 @@ from loratlas.allocate.agreement import (
     Floats,
     NullCheck,
     against_nulls,
-    oriented,
     uninformative,
 )
 from loratlas.allocate.table import ScoreTable
@@ -133,17 +132,19 @@ def page(rows: Sequence[Row], command: str) -> str:
     num_checked = sum(len(row.nulls) for row in rows)
     parts = [
         "# Scorers where there is nothing to find",
-        f"`{command}`. Kendall's τ over all sites. Against: mean τ with {NUM_NULLS} draws of the "
-        "null, and behind the stroke what one more draw falls below in one of twenty. **Bold: the "
-        "tool calls the scores uninformative**, because two halves of the rows agree no more than "
-        "by chance, or because the null ranks the sites alike.",
+        f"`{command}`. Halves: Kendall's τ over all sites. Against: the factor by which the sites' "
+        f"values, relative to one another, differ from the nearest of {NUM_NULLS} draws of the "
+        "null; behind the stroke by how much two draws differ at most; then mean τ with the draws. "
+        "**Bold: the tool calls the scores uninformative**, because two halves of the rows agree "
+        "no more than by chance, or because they lie no farther from the draws than these lie "
+        "apart.",
         "Halves that agree show little noise and no worth: shapes and depth alone make them agree. "
-        "A method that is not informative against a null ranks sites as it would where nothing is "
+        "A method that is not informative against a null scores sites as it would where nothing is "
         "to be learned.",
         described("cpu"),
         table(_HEADERS, lines(rows)),
         f"Of {num_checked} stand-ins without anything to find, {len(missed(rows))} pass for "
-        f"informative: {', '.join(missed(rows)) or 'none'}. One in twenty may.",
+        f"informative: {', '.join(missed(rows)) or 'none'}. About one in twenty-five may.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -165,7 +166,7 @@ def told(options: Namespace) -> tuple[list[Page], list[dict[str, Any]]]:
 
 
 def _values(scores: ScoreTable) -> Floats:
-    return oriented(scores, [each.path for each in scores.scores])
+    return np.array([each.value for each in scores.scores])
 
 
 def _halves(scores: ScoreTable) -> str:
@@ -177,7 +178,10 @@ def _cells(found: Beside) -> list[str]:
 
 
 def _check(check: NullCheck) -> str:
-    return _bold(f"{figure(check.agreement, 2)} / {figure(check.bound, 2)}", not check.informative)
+    told = (
+        f"{np.exp(check.distance):.2f} / {np.exp(check.spread):.2f}, {figure(check.agreement, 2)}"
+    )
+    return _bold(told, not check.informative)
 
 
 def _bold(text: str, is_so: bool) -> str:

@@ -5,27 +5,40 @@ predictions on text of the bundled world by a set divergence. Rows are what the 
 it goes on from such a text: the loss of the untuned base on them has a known cause.
 """
 
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
+from materials import write_rows
 
 from loratlas.anatomy.sites import Anatomy, Site
 from loratlas.data.demo.text import documents
 from loratlas.score.sample import holder_of
+from loratlas.study.spec import StudySpec, load_study
 from loratlas.train.base import Base
 
+MODEL = "demo:gpt2"
 RANK = 2
 """Of each change: below the rank of the adapters that are to find it."""
 DIVERGENCE = 0.3
 """Mean Kullback-Leibler divergence of the base from each change alone, nats per token."""
 PROMPT_TOKENS, NEW_TOKENS = 8, 24
+SPLITS = {"train": 480, "validation": 120, "test": 120}
+TRAINING = {"steps": 100, "batch": 16, "learning_rate": [5e-3, 2e-2], "warmup": 0.1}
+QUICK_SPLITS = {"train": 96, "validation": 24, "test": 24}
+QUICK_TRAINING = {"steps": 20, "batch": 16, "learning_rate": 2e-2}
+PLANTED = "planted"
+"""Name of the placement at all planted sites together."""
 _TEXT_SEED = 7
-_WEAKEST, _STRONGER = 1 / 16, 1.25
-_NUM_TEXTS = 64
+# The strength is found by halving this range, on a scale of logarithms, to within 2%.
+_STRENGTHS, _HALVINGS = (1 / 64, 64.0), 9
+_NUM_TEXTS = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -65,16 +78,14 @@ def planted(base: Base, site: Site, seed: int) -> Change:
     texts = _texts(base, PROMPT_TOKENS + NEW_TOKENS, _NUM_TEXTS)
     before = _log_probabilities(base, texts)
     update = _low_rank(weight.shape, seed) * float(weight.norm())
-    strength = _WEAKEST
-    while True:
+    weak, strong = _STRENGTHS
+    for _ in range(_HALVINGS):
+        strength = math.sqrt(weak * strong)
         with changed(base, {site.path: update * strength}):
             after = _log_probabilities(base, texts)
         divergence = float((after.exp() * (after - before)).sum(-1).mean())
-        if divergence >= DIVERGENCE:
-            return Change(
-                site=site, update=update * strength, strength=strength, divergence=divergence
-            )
-        strength *= _STRONGER
+        weak, strong = (strength, strong) if divergence < DIVERGENCE else (weak, strength)
+    return Change(site=site, update=update * strength, strength=strength, divergence=divergence)
 
 
 @contextmanager
@@ -135,16 +146,57 @@ def sampled(base: Base, prompts: torch.Tensor, chance: torch.Generator) -> torch
     """
     ids, read, cache = prompts, prompts, None
     for _ in range(NEW_TOKENS):
-        found = base.model(input_ids=read, past_key_values=cache, use_cache=True)
+        seen = torch.ones_like(ids)
+        found = base.model(
+            input_ids=read, attention_mask=seen, past_key_values=cache, use_cache=True
+        )
         cache = found.past_key_values
         read = torch.multinomial(found.logits[:, -1].softmax(-1), 1, generator=chance)
         ids = torch.cat([ids, read], dim=1)
     return ids
 
 
+def study_of(
+    name: str,
+    base: Base,
+    changes: Sequence[Change],
+    sites: Sequence[Site],
+    folder: Path,
+    *,
+    quick: bool,
+) -> StudySpec:
+    """Write the teacher's rows and the study that adapts each site alone."""
+    splits = QUICK_SPLITS if quick else SPLITS
+    rows = written_rows(base, changes, sum(splits.values()), seed=0)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = write_rows(rows, splits, folder)
+    together = ", ".join(change.site.path for change in changes)
+    document = {
+        "name": name,
+        "model": MODEL,
+        "data": {
+            "source": {split: file.name for split, file in files.items()},
+            "format": "prompt_completion",
+            "max_length": PROMPT_TOKENS + NEW_TOKENS,
+        },
+        "placements": {
+            PLANTED: f"names({together})",
+            **{site.path: f"names({site.path})" for site in sites},
+        },
+        "lora": {"rank": 2 * RANK, "alpha": 4 * RANK},
+        "match": "none",
+        "training": QUICK_TRAINING if quick else TRAINING,
+        "seeds": 1 if quick else 2,
+    }
+    file = folder / "study.yaml"
+    file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return load_study(file)
+
+
 @torch.no_grad()
 def _log_probabilities(base: Base, ids: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = base.model(input_ids=ids).logits.log_softmax(-1)
+    logits = base.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    found: torch.Tensor = logits.log_softmax(-1)
     return found
 
 

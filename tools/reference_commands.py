@@ -34,11 +34,10 @@ def _command(name: str, verb: Callable[..., Any]) -> Iterator[str]:
         if isinstance(info, ArgumentInfo):
             arguments.append((f"`{info.metavar or parameter.name.upper()}`", marked(info.help)))
         elif isinstance(info, OptionInfo):
-            default = "" if parameter.default in (None, False) else f"`{parameter.default}`"
             options.append(
                 (
                     _option(parameter.name, kind, info),
-                    default,
+                    _default(parameter.default),
                     _values(kind),
                     marked(info.help),
                 )
@@ -50,6 +49,12 @@ def _command(name: str, verb: Callable[..., Any]) -> Iterator[str]:
     if arguments:
         yield table(("argument", "what it is"), arguments)
     yield table(("option", "default", "allowed", "what it does"), options)
+
+
+def _default(value: Any) -> str:
+    if value is inspect.Parameter.empty:
+        return "needed"
+    return "" if value in (None, False) else f"`{value}`"
 
 
 def _option(name: str, kind: Any, info: OptionInfo) -> str:

@@ -1,4 +1,4 @@
-"""The exact search against HiGHS, where trying everything would take too long; what it leaves open."""
+"""The exact search against HiGHS where too much is to be tried, and what a narrow one leaves."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from loratlas.placement.resolve import Resolver
 
 SITES = [site for site in LARGE.sites if site.in_block]
 BUDGET = 6_000_000
-RANKS = (0, 1, 2, 4, 8, 16)
+RANKS = (0, 2, 4, 8, 16)
 LIMITS = {
     "budget": {},
     "sites": {"max_sites": 40},
@@ -35,7 +35,7 @@ def scores(seed):
 
 
 def best_by_highs(limits, seed):
-    """Return the utility that HiGHS proves to be the highest, within a share of 1e-6."""
+    """Return the utility that HiGHS proves to be the highest, within a share of 1e-5."""
     chosen = scores(seed)
     problem = problem_of(
         SITES,
@@ -56,7 +56,7 @@ def best_by_highs(limits, seed):
             optimize.LinearConstraint(takes / problem.limits[:, None], ub=1),
             optimize.LinearConstraint(sparse.block_diag(ones, format="csc"), lb=1, ub=1),
         ],
-        options={"mip_rel_gap": 1e-6},
+        options={"mip_rel_gap": 1e-5},
     )
     assert found.status == 0
     return -found.fun
@@ -66,7 +66,7 @@ def best_by_highs(limits, seed):
 def test_highs_finds_none_better_and_none_worse(limits):
     found = solve(scores(3), BUDGET, anatomy=LARGE, ranks=RANKS, **LIMITS[limits])
     assert found.gap == 0
-    assert found.utility == pytest.approx(best_by_highs(LIMITS[limits], 3), rel=2e-6)
+    assert found.utility == pytest.approx(best_by_highs(LIMITS[limits], 3), rel=2e-5)
 
 
 def test_a_search_that_is_too_narrow_says_what_is_open(monkeypatch):

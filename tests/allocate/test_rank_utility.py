@@ -41,6 +41,15 @@ def test_where_lower_is_better_the_order_is_turned_round():
     assert weights(-5.0, -3.0, 1.0) == [6, 4, 0]
 
 
+def test_the_sites_of_a_group_share_its_value():
+    values = {UP: 6.0, DOWN: 6.0, path("gate"): 6.0, Q: 3.0}
+    groups = table(values, granularity="group")
+    weights = dict(utility_of(groups, [UP, Q], 4.0).weights)
+    assert weights == {UP: 2, Q: 3}
+    types = table(values, granularity="type")
+    assert dict(utility_of(types, [UP, Q], 4.0).weights) == {UP: 6, Q: 3}
+
+
 def test_plop_adapts_the_lowest():
     scores = table({UP: 1.1, DOWN: 1.0, path("up", 1): 2.6}, higher_is_better=False)
     # 2.6, 2.5 and 1.0 once turned round; r + 4 goes with them, and the last is below 4.

@@ -77,46 +77,59 @@ def test_a_constant_half():
 
 
 def draws(chance, centre, count):
-    return centre + 0.3 * chance.normal(size=(count, len(centre)))
+    """Scores around a centre, each draw in a unit of its own."""
+    logs = centre + 0.3 * chance.normal(size=(count, len(centre)))
+    return np.exp(logs + chance.normal(size=(count, 1)))
 
 
-def test_one_more_draw_of_a_null_passes_for_informative_as_often_as_is_allowed():
+def test_one_more_draw_of_a_null_seldom_passes_for_informative():
     chance = np.random.default_rng(1)
     centre = chance.normal(size=24)
     passed = 0
     for _ in range(300):
         worlds = draws(chance, centre, NUM_NULLS + 1)
         passed += against_nulls(worlds[0], worlds[1:]).informative
-    # 5% of 300 is 15, with a standard deviation of 3.8; the bound is approximate.
-    assert 3 <= passed <= 30
+    # At most one of five, as worlds can be exchanged; far fewer where they are alike.
+    assert passed <= 30
 
 
 def test_another_ranking_differs_from_the_null():
     chance = np.random.default_rng(2)
     centre = chance.normal(size=24)
-    found = against_nulls(chance.normal(size=24), draws(chance, centre, NUM_NULLS))
+    found = against_nulls(np.exp(chance.normal(size=24)), draws(chance, centre, NUM_NULLS))
     assert found.informative
-    assert found.agreement < found.bound < found.among
+    assert found.agreement < found.among
+
+
+def test_a_ranking_differs_from_draws_that_rank_by_chance():
+    chance = np.random.default_rng(3)
+    nearly_equal = np.exp(0.02 * chance.normal(size=(NUM_NULLS + 1, 24)))
+    assert against_nulls(np.exp(0.2 * chance.normal(size=24)), nearly_equal[1:]).informative
+    found = against_nulls(nearly_equal[0], nearly_equal[1:])
+    assert abs(found.among) < 0.2
+    assert not found.informative
 
 
 def test_the_figures_of_a_null_check_by_hand():
-    a, b, c = np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 4, 3]), np.array([2.0, 1, 4, 3])
-    found = against_nulls(np.array([4.0, 3, 2, 1]), np.stack([a, b, c]))
-    assert found.agreement == pytest.approx((-1 - 2 / 3 - 1 / 3) / 3)
-    each = np.array([(2 / 3 + 1 / 3) / 2, (2 / 3 + 2 / 3) / 2, (1 / 3 + 2 / 3) / 2])
-    assert found.among == pytest.approx(each.mean())
-    reach = stats.t.ppf(0.95, 2) * np.sqrt(4 / 3) * 2 * each.std(ddof=1)
-    assert found.bound == pytest.approx(each.mean() - reach)
+    a, b = np.array([1.0, 2, 4, 0]), np.array([1.0, 4, 2, 0])
+    found = against_nulls(np.array([8.0, 4, 2, 1]), np.stack([a, b]))
+    # Ratios are 2 to the powers of (3, 1, -1) and (3, 0, 0), and of (0, -1, 1) between the draws.
+    assert found.distance == pytest.approx(np.log(2) * np.std([3, 0, 0]))
+    assert found.spread == pytest.approx(np.log(2) * np.sqrt(2 / 3))
+    # Ranks are those of all four sites.
+    assert found.agreement == pytest.approx((0 + 2 / 6) / 2)
+    assert found.among == pytest.approx(4 / 6)
 
 
-def test_constant_scores_are_never_informative():
-    values = np.arange(5.0)
-    for subject, nulls in ((np.ones(5), [values] * 4), (values, [np.ones(5)] * 4)):
-        found = against_nulls(subject, np.stack(nulls))
-        assert (found.agreement, found.informative) == (None, False)
-    same = against_nulls(values, np.stack([values] * 4))
-    assert (same.agreement, same.bound) == (pytest.approx(1), pytest.approx(1))
-    assert not same.informative
+def test_constant_scores_and_equal_scores_are_not_informative():
+    values = np.arange(1.0, 6.0)
+    same = against_nulls(values, np.stack([values, 2 * values, 3 * values]))
+    assert (same.distance, same.spread) == (pytest.approx(0), pytest.approx(0))
+    assert (same.agreement, same.informative) == (pytest.approx(1), False)
+    flat = against_nulls(np.ones(5), np.ones((3, 5)))
+    assert (flat.agreement, flat.among, flat.informative) == (None, None, False)
+    nothing = against_nulls(np.zeros(5), np.zeros((3, 5)))
+    assert (nothing.distance, nothing.informative) == (0, False)
 
 
 def test_what_is_better_comes_out_larger():

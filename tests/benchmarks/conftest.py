@@ -1,4 +1,4 @@
-"""The benchmarks with two sides as modules, a tiny instance of a work, and both sides in here."""
+"""The benchmarks as modules, a tiny instance of a work, and both sides of one in here."""
 
 import contextlib
 import io
@@ -14,7 +14,8 @@ from benchmark_modules import load_benchmark
 # In the order in which they import each other.
 _MODULES = (
     "materials", "processes", "machine", "work", "sides", "side_by_side", "peer", "study",
-    "layer_ranges", "single", "bf16", "cost_of_a_study", "gpu",
+    "layer_ranges", "single", "bf16", "cost_of_a_study", "gpu", "studies", "scoring_cost",
+    "learned", "nulls", "scorers", "teachers", "planted",
 )  # fmt: skip
 TINY = {
     "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 32, "n_layer": 12,

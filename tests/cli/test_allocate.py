@@ -65,11 +65,11 @@ def test_a_person_sees_ranks_by_layer_and_role(cli, scores, tmp_path):
     out = tmp_path / "placed.json"
     said = cli("allocate", scores(), "--budget", "40 ranks", "--solver", "greedy", "--out", out)
     assert (said.code, said.err) == (0, "")
-    assert "by by_hand, greedy: 40 of 40 ranks (100.00%)" in said.out
+    assert "scores by by_hand, greedy: 40 of 40 ranks (100.00%)" in said.out
     assert "shadow price" in said.out
     assert "per rank" in said.out
     assert f'file("{out}")' in said.out
-    rows = [line.split() for line in said.out.splitlines() if line.startswith("decoder")]
+    rows = [line.split() for line in said.out.splitlines() if line.startswith(" decoder")]
     assert [row[:2] for row in rows] == [["decoder", "0"], ["decoder", "1"], ["decoder", "2"]]
     shown = [int(cell) for row in rows for cell in row[2:] if cell != "·"]
     assert sum(shown) == 40

@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 from scipy import stats
-from scored_subjects import subject_of
+from scored_subjects import Said, subject_of
 
 import anatomies
 from loratlas.allocate.allocate import allocate
 from loratlas.allocate.budget import Budget
-from loratlas.allocate.constraints import Constraints, Tie
+from loratlas.allocate.constraints import Constraints
 from loratlas.placement.placement import LoraSpec
 from loratlas.score.controls import Depth, InputWidth, Parameters, Random, Uniform
+from loratlas.score.inverted import Inverted
 from loratlas.score.run import score
+from loratlas.score.scorer import Needs
 
 CONTROLS = [Uniform, Random, Parameters, InputWidth, Depth]
 
@@ -77,20 +79,59 @@ def test_chance_is_another_one_for_another_seed(base):
     assert stats.kstest(first, "uniform").pvalue > 0.05
 
 
-def test_equal_scores_give_equal_ranks_where_all_sites_are_tied(subject):
-    """A cheap site would get more rank than a dear one otherwise: equal worth, lower cost."""
-    scores = score(Uniform(), subject_of(subject.base, subject.anatomy, ()))
-    per_rank = sum(subject.anatomy.by_path[each.path].parameters_per_rank for each in scores.scores)
+SHAPES = {
+    # The dearest site costs 5 and 9 times the cheapest.
+    "gpt2": anatomies.gpt2(width=1024, layers=24),
+    "llama": anatomies.llama(4096, 32, key_value=1024, inner=14336, vocabulary=128_256),
+}
+
+
+def ranks_of(control, base, anatomy, amount, unit="parameters", solver="exact"):
+    """Return the ranks that a control's scores come to, of all sites inside the blocks."""
+    subject = subject_of(base, anatomy, (), lora=LoraSpec(rank=8, alpha=16), max_rank=32)
     allocation = allocate(
-        scores,
-        subject.anatomy,
-        Budget(amount=3 * per_rank + per_rank // 2),
-        lora=LoraSpec(rank=4, alpha=8),
-        constraints=Constraints(ties=(Tie(rule="all", across_layers=True),)),
-        solver="exact",
+        score(control, subject),
+        anatomy,
+        Budget(amount=amount, unit=unit),
+        lora=subject.lora,
+        constraints=Constraints(),
+        solver=solver,
     )
-    assert {adapter.rank for adapter in allocation.placement.adapters} == {3}
-    assert len(allocation.placement.adapters) == len(scores.scores)
+    found = {adapter.site.path: adapter.rank for adapter in allocation.placement.adapters}
+    return [found.get(site.path, 0) for site in subject.sites]
+
+
+def cost_of_a_rank(anatomy):
+    return sum(site.parameters_per_rank for site in anatomy.sites if site.in_block)
+
+
+@pytest.mark.parametrize("anatomy", SHAPES.values(), ids=list(SHAPES))
+@pytest.mark.parametrize("control", [Uniform(), Inverted(Uniform()), Parameters()])
+@pytest.mark.parametrize("solver", ["exact", "greedy"])
+def test_uniform_scores_give_every_site_the_same_rank(control, anatomy, solver, base):
+    budget = 8 * cost_of_a_rank(anatomy)
+    assert set(ranks_of(control, base, anatomy, budget, solver=solver)) == {8}
+    in_bytes = ranks_of(control, base, anatomy, 4 * budget, "bytes", solver)
+    assert set(in_bytes) == {8}
+
+
+@pytest.mark.parametrize("anatomy", SHAPES.values(), ids=list(SHAPES))
+def test_a_budget_between_two_ranks_is_spent_on_both(anatomy, base):
+    ranks = ranks_of(Uniform(), base, anatomy, int(8.5 * cost_of_a_rank(anatomy)), solver="greedy")
+    # The very last parameters may buy a cheap site a second one.
+    assert {8, 9} <= set(ranks) <= {8, 9, 10}
+    assert ranks.count(10) <= len(ranks) / 20
+
+
+def test_equal_values_alone_would_not_do(base):
+    """Why uniform scores have curves."""
+    ranks = ranks_of(_Equal(), base, SHAPES["llama"], 8 * cost_of_a_rank(SHAPES["llama"]))
+    assert max(ranks) > 10 * min(ranks)
+
+
+class _Equal(Said):
+    def __init__(self):
+        super().__init__(lambda subject: np.ones(len(subject.sites)), needs=Needs(rows=False))
 
 
 def test_the_drawn_numbers_never_change(subject):

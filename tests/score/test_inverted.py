@@ -30,7 +30,9 @@ def test_sites_of_one_value_stay_together():
     # As with types of module: four, two and one site of three types.
     given = np.array([3.0, 1.0, 3.0, 2.0, 3.0, 2.0, 3.0])
     assert given[opposites(given)].tolist() == [1, 3, 1, 2, 1, 2, 1]
-    assert np.ones(4)[opposites(np.ones(4))].tolist() == [1, 1, 1, 1]
+    # Equal ones have nobody opposite, nor has the middle one of three.
+    assert opposites(np.ones(4)).tolist() == [0, 1, 2, 3]
+    assert opposites(np.array([5.0, 4.0, 6.0, 5.0])).tolist() == [0, 2, 1, 3]
 
 
 def test_curves_and_errors_go_with_the_values(subject):

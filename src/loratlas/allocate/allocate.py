@@ -10,9 +10,9 @@ from loratlas.allocate.checks import check_table
 from loratlas.allocate.constraints import Constraints, selected
 from loratlas.allocate.exact import Solution, solve_exact
 from loratlas.allocate.greedy import solve_greedy
-from loratlas.allocate.problem import Problem, problem_of
+from loratlas.allocate.problem import Choice, Problem, problem_of
 from loratlas.allocate.proportional import solve_proportional
-from loratlas.allocate.relaxation import relax
+from loratlas.allocate.relaxation import ROUNDING, Relaxation, relax
 from loratlas.allocate.table import ScoreTable
 from loratlas.allocate.utility import Utility, utility_of
 from loratlas.anatomy.sites import Anatomy, Site
@@ -151,7 +151,7 @@ def _refuse_limits(constraints: Constraints) -> None:
 def _solve(problem: Problem, solver: Solver) -> _Solved:
     relaxation = relax(problem)
     choice = solve_greedy(problem, relaxation)
-    solution = Solution(choice=choice, bound=max(relaxation.bound, problem.utility(choice)))
+    solution = _bounded(problem, choice, relaxation)
     if solver == "exact":
         solution = solve_exact(problem, relaxation, choice)
     return _Solved(problem=problem, solution=solution, shadow_price=float(relaxation.prices[0]))
@@ -161,12 +161,18 @@ def _proportional(problem: Problem, utility: Utility, budget: Budget) -> _Solved
     choice = solve_proportional(problem, utility.weights, budget.amount)
     as_much = problem.with_budget(int(problem.takes(choice)[0]))
     relaxation = relax(as_much.without_vain_options())
-    bound = max(relaxation.bound, problem.utility(choice))
     return _Solved(
         problem=as_much,
-        solution=Solution(choice=choice, bound=bound),
+        solution=_bounded(problem, choice, relaxation),
         shadow_price=float(relaxation.prices[0]),
     )
+
+
+def _bounded(problem: Problem, choice: Choice, relaxation: Relaxation) -> Solution:
+    """Return a choice with the bound of the relaxation, which may lie below it by rounding."""
+    utility = problem.utility(choice)
+    reached = relaxation.bound <= utility + ROUNDING * abs(relaxation.bound)
+    return Solution(choice=choice, bound=utility if reached else relaxation.bound)
 
 
 def _placement(solved: _Solved, anatomy: Anatomy, lora: LoraSpec) -> Placement:

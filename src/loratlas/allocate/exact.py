@@ -13,7 +13,7 @@ grows, up to a last one. There is no clock in it: the result is the same on any 
 
 Source: dynamic programming by reaching with bounds and dominance; Kellerer, Pferschy, Pisinger,
 Knapsack Problems (2004), chapters 5 and 11. HiGHS, by `scipy.optimize.milp`, finds the same
-allocations (as tests show) and takes a hundred times as long to prove them.
+allocations (as tests show) and takes up to a hundred times as long to prove them.
 """
 
 from collections.abc import Iterator, Sequence

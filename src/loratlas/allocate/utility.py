@@ -8,8 +8,12 @@ follow ``r = w / (λ c) - τ`` with c the cost of one rank and λ one number for
 a site grows with its value per cost, and a site whose w / c is below λ τ is left out. With τ near
 0 ranks are in proportion to w / c, as by GoRA's rule; with a large τ only the best sites have any.
 The default is the rank of the study: there one more rank adds half of what the first did.
+
+A value of a table by groups is that of a group as a whole, as when all of its sites are tried
+together: the sites that have it in common share it equally. By types or layers it is a mean.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -71,7 +75,7 @@ def utility_of(table: ScoreTable, paths: Sequence[str], tau: float) -> Utility:
     if not (isfinite(tau) and tau > 0):
         raise PlacementError(f"tau is a finite number above 0, not {tau!r}")
     scores = [table.by_path[path] for path in paths]
-    weights = dict(zip(paths, _weights(scores, table.higher_is_better), strict=True))
+    weights = dict(zip(paths, _weights(scores, table), strict=True))
     curves = _curves(scores, table)
     notes: list[str] = []
     worth = list(weights.values() if curves is None else _totals(curves))
@@ -92,11 +96,14 @@ def _totals(curves: Mapping[str, NDArray[np.float64]]) -> Iterator[float]:
     return (sum(curve.tolist()) for curve in curves.values())
 
 
-def _weights(scores: Sequence[SiteScore], higher_is_better: bool) -> list[float]:
-    values = [float(score.value) for score in scores]
-    if not higher_is_better:
+def _weights(scores: Sequence[SiteScore], table: ScoreTable) -> list[float]:
+    values = given = [float(score.value) for score in scores]
+    if not table.higher_is_better:
         least, most = min(values), max(values)
         values = [most - value + max(least, 0.0) for value in values]
+    if table.granularity == "group":
+        sizes = Counter(float(score.value) for score in table.scores)
+        values = [value / sizes[own] for value, own in zip(values, given, strict=True)]
     return [max(value, 0.0) for value in values]
 
 

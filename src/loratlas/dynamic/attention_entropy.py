@@ -17,6 +17,7 @@ from loratlas.anatomy.sites import Anatomy, Family, Site
 from loratlas.data.rows import TokenizedRow
 from loratlas.dynamic.spec import is_query_or_key
 from loratlas.errors import DataError, ModelError
+from loratlas.train.attention_kind import attention_as
 from loratlas.train.base import Base, quiet
 
 _MAKES_QUERIES = frozenset({"q", "q_up", "qk", "qkv"})
@@ -63,7 +64,7 @@ def attention_entropies(
     was_training = base.model.training
     base.model.eval()
     try:
-        with _eager(base.model), record.listening(layers):
+        with quiet(), attention_as(base.model, "eager"), record.listening(layers):
             for start in range(0, len(rows), batch):
                 record.read(rows[start : start + batch])
     finally:
@@ -213,23 +214,3 @@ def _weights_among(output: Any) -> torch.Tensor | None:
             if bool((part >= 0).all()) and bool((shares <= 1.01).all()):
                 return part
     return None
-
-
-@contextmanager
-def _eager(model: Any) -> Iterator[None]:
-    """Let a model compute its attention step by step for a while."""
-    before = [(config, config._attn_implementation) for config in _configurations(model.config)]
-    with quiet():
-        model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        for config, name in before:  # outer ones first: they set those within, too
-            config._attn_implementation = name
-
-
-def _configurations(config: Any) -> Iterator[Any]:
-    yield config
-    for name in config.sub_configs:
-        if (part := getattr(config, name, None)) is not None:
-            yield from _configurations(part)

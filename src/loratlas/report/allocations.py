@@ -1,7 +1,7 @@
 """How does an allocation look in the terminal: ranks by layer and role, and what they come to?"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.markup import escape
@@ -32,11 +32,19 @@ def rank_table(placement: Placement) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("layer")
-    for role in roles:
-        table.add_column(role.replace(".", "\n."), justify="right")
+    for header in _headers(roles):
+        table.add_column(header, justify="right")
     for name, cells in rows.items():
         table.add_row(name, *(escape(_cell(cells.get(role, []), ranks)) for role in roles))
     return table
+
+
+def _headers(roles: Sequence[str]) -> Iterator[str]:
+    """Yield roles in two lines; a family stands above the first of its parts alone."""
+    families = [role.partition(".")[0] for role in roles]
+    for role, family, before in zip(roles, families, ["", *families], strict=False):
+        part = role.removeprefix(family)
+        yield f"{'' if family == before else family}\n{part}"
 
 
 def _row(site: Site) -> str:
@@ -45,7 +53,8 @@ def _row(site: Site) -> str:
 
 def _cell(sites: Sequence[Site], ranks: dict[str, int]) -> str:
     counts = Counter(str(ranks.get(site.path, _NONE)) for site in sites)
-    return ", ".join(f"{rank} ({n})" if len(counts) > 1 else rank for rank, n in counts.items())
+    several = len(counts) > 1
+    return ", ".join(f"{rank} ({n})" if several and n > 1 else rank for rank, n in counts.items())
 
 
 def allocation_summary(allocation: Allocation) -> str:
@@ -54,7 +63,7 @@ def allocation_summary(allocation: Allocation) -> str:
     share = 100 * allocation.used / budget.amount
     proof = "" if allocation.gap else ", so no other is better"
     return (
-        f"by {allocation.scorer}, {allocation.method}: {allocation.used:,} of {budget} "
+        f"scores by {allocation.scorer}, {allocation.method}: {allocation.used:,} of {budget} "
         f"({share:.2f}%), utility {allocation.utility:.6g}\n"
         f"gap {100 * allocation.gap:.3g}%{proof}; shadow price {allocation.shadow_price:.3g} per "
         f"{budget.unit.removesuffix('s')}"

@@ -4,9 +4,11 @@ Each goes through the same allocator, at the same budget, as the methods that it
 method that is not better than these has not shown that its scores matter.
 """
 
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loratlas.allocate.table import Granularity
 from loratlas.anatomy.sites import Anatomy, Family, Site
@@ -34,14 +36,35 @@ class _Control:
 
 
 class Uniform(_Control):
-    """Every site is worth the same."""
+    """Every site is worth the same, and an allocator gives all the same rank.
+
+    Equal values alone would not do that: a rank that adds as much everywhere is bought where it is
+    cheap, and narrow sites get several times the rank of wide ones. So a site's curve has what one
+    unit of rank costs there as a factor: a parameter is worth the same at any two sites of one
+    rank, and all ranks rise together. That holds for budgets in parameters and in bytes; of what is
+    left after the last rank that is bought everywhere, some sites get one more, seldom two.
+    """
 
     name = "uniform"
     title = "the same for every site"
     unit = "1"
 
+    def measure(self, subject: Subject) -> Found:
+        """Score the sites."""
+        curves = [_rising(site, subject) for site in subject.sites]
+        return replace(super().measure(subject), curves=curves)
+
     def _value(self, site: Site, subject: Subject) -> float:  # noqa: ARG002
         return 1.0
+
+
+def _rising(site: Site, subject: Subject) -> NDArray[np.float64]:
+    """Return what each rank adds to c · log(1 + r / rank of the study), c being its cost.
+
+    It is what an allocator makes of single values, c in the place of the value.
+    """
+    ranks = np.arange(1 + min(subject.max_rank, site.d_in, site.d_out))
+    return site.parameters_per_rank * np.diff(np.log1p(ranks / subject.lora.rank))
 
 
 class Random(_Control):
@@ -56,7 +79,7 @@ class Random(_Control):
 
 
 class Parameters(_Control):
-    """What one unit of rank costs."""
+    """What one unit of rank costs; an allocator of single values makes equal ranks of it, too."""
 
     name = "parameters"
     title = "adapter parameters of one unit of rank"

@@ -13,7 +13,9 @@ import torch
 
 from loratlas.anatomy.sites import Site
 from loratlas.score.capture import Tokens, by_row
-from loratlas.score.inputs import Call
+from loratlas.score.inputs import Call, why_absent, why_no_input
+from loratlas.score.sample import holder_of
+from loratlas.score.scorer import Subject
 
 _FIRST = ("gate_up_proj", "up_proj")
 _SECOND = "down_proj"
@@ -35,16 +37,14 @@ class ExpertRead(NamedTuple):
     outputs: torch.Tensor
 
 
-def why_no_experts(site: Site, module: Any) -> str | None:
+def why_no_expert_input(site: Site, subject: Subject) -> str | None:
     """Return why what an expert parameter reads cannot be told, or None where it can."""
-    name = site.path.rpartition(".")[2]
+    if (said := why_absent(site, subject)) is not None:
+        return said
+    module, name = holder_of(subject.base.model, site)
     marked = all(hasattr(module, mark) for mark in ("_apply_gate", "has_gate", "is_transposed"))
-    if site.num_experts is None or not marked or name not in (*_FIRST, _SECOND):
-        return (
-            f"{site.path} is a bare parameter, and what it reads shows at no module's door; choose "
-            "among the other sites"
-        )
-    return None
+    known = site.num_experts is not None and marked and name in (*_FIRST, _SECOND)
+    return None if known else why_no_input(site, subject)
 
 
 def expert_weights(site: Site, module: Any) -> torch.Tensor:

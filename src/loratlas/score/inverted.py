@@ -55,14 +55,16 @@ def opposites(values: NDArray[np.float64]) -> NDArray[np.intp]:
     """Return from which site each site takes its score, shape (sites,).
 
     Ranks are those among distinct values, so that sites of one value, as of one type, stay
-    together; of several sites with the value that is taken, the first gives it.
+    together; of several sites with the value that is taken, the first gives it. In the middle a
+    site keeps its own.
 
     Args:
         values: shape (sites,).
     """
     _, first, rank = np.unique(values, return_index=True, return_inverse=True)
-    donors: NDArray[np.intp] = first[::-1][rank]
-    return donors
+    donors = first[::-1][rank]
+    kept: NDArray[np.intp] = np.where(values[donors] == values, np.arange(len(values)), donors)
+    return kept
 
 
 def _taken(

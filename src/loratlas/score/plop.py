@@ -27,9 +27,9 @@ from loratlas.score.expert_reads import (
     ExpertRead,
     expert_reads,
     expert_weights,
-    why_no_experts,
+    why_no_expert_input,
 )
-from loratlas.score.inputs import Call, maps_of, read_forward, why_absent, why_no_input
+from loratlas.score.inputs import Call, maps_of, read_forward, why_no_input
 from loratlas.score.row_gradients import Part
 from loratlas.score.sample import holder_of
 from loratlas.score.scorer import Found, Needs, Subject
@@ -123,8 +123,8 @@ class FeatureNorms:
             _scales(self._sites[each.site], self._modules[each.site], each.outputs) for each in maps
         ]
         self._idle = {
-            (number, expert)
-            for number, site in enumerate(subject.sites)
+            (module, expert)
+            for site, module in zip(subject.sites, self._modules, strict=True)
             for expert in range(site.num_experts or 0)
         }
         self._num_experts = len(self._idle)
@@ -140,7 +140,7 @@ class FeatureNorms:
                 if each.site == call.site:
                     stretch = _lengths(outputs[:, each.outputs])[told] / lengths[told]
                     self.means.add(number, rows, stretch * self._scales[number][read.expert])
-            self._idle.discard((call.site, read.expert))
+            self._idle.discard((self._modules[call.site], read.expert))
 
     def notes(self) -> Iterator[str]:
         """Say how many experts were sent no token."""
@@ -223,13 +223,12 @@ def _lengths(vectors: torch.Tensor) -> Floats:
 
 def _why_not(site: Site, subject: Subject) -> str | None:
     """Return why a site has no input or no weight that can be read, or None."""
-    why = why_absent if site.kind == "expert" else why_no_input
+    is_expert = site.kind == "expert"
+    why = why_no_expert_input if is_expert else why_no_input
     if (said := why(site, subject)) is not None:
         return said
     module, name = holder_of(subject.base.model, site)
-    if site.kind == "expert" and (said := why_no_experts(site, module)) is not None:
-        return said
-    if site.kind != "expert" and not isinstance(module, torch.nn.Linear | Conv1D):
+    if not is_expert and not isinstance(module, torch.nn.Linear | Conv1D):
         kind = type(module).__name__
         return f"{site.path} is a {kind}; the weights of Linear and Conv1D are read"
     dtype = getattr(module, name).dtype

@@ -185,12 +185,17 @@ def _held_against(null: Null, scorer: Scorer, subject: Subject, found: Found) ->
 
 
 def _verdict(null: Null, check: NullCheck) -> str:
-    if check.agreement is None or check.among is None or check.bound is None:
-        return f"{UNINFORMATIVE}: {_NULLS[null]}, or the subject, give every site the same value."
-    how = (
-        f"Kendall's τ {check.agreement:.2f}; {check.among:.2f} among {NUM_NULLS} draws, and below "
-        f"{check.bound:.2f} in one of twenty"
+    differ = (
+        f"the sites' values, relative to one another, differ by a factor of "
+        f"{math.exp(check.distance):.2f} from the nearest of {NUM_NULLS} draws, and draws by up to "
+        f"{math.exp(check.spread):.2f}{_taus(check)}."
     )
     if check.informative:
-        return f"against {_NULLS[null]}: the sites are ranked differently ({how})."
-    return f"{UNINFORMATIVE}: {_NULLS[null]} rank the sites alike ({how})."
+        return f"against {_NULLS[null]}: {differ}"
+    return f"{UNINFORMATIVE}: {_NULLS[null]} give about the same: {differ}"
+
+
+def _taus(check: NullCheck) -> str:
+    if check.agreement is None or check.among is None:
+        return ""
+    return f" (Kendall's τ {check.agreement:.2f} with them, {check.among:.2f} among them)"

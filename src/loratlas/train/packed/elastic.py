@@ -19,6 +19,7 @@ from loratlas.train.randomness import initial_a, initial_weight
 
 # AdaLoRA draws P and Q with this deviation (github.com/QingruZhang/AdaLoRA, loralib/adalora.py).
 _SVD_DEVIATION = 0.02
+_TINY = torch.finfo(torch.float32).tiny
 
 
 class Part(NamedTuple):
@@ -302,4 +303,5 @@ def _off_orthogonal(columns: torch.Tensor) -> torch.Tensor:
     """
     gram = columns.t() @ columns
     off = gram - torch.eye(len(gram), device=gram.device)
-    return 2 * columns @ off / off.norm().clamp(min=torch.finfo(off.dtype).tiny)
+    gradient: torch.Tensor = 2 * columns @ off / off.norm().clamp(min=_TINY)
+    return gradient

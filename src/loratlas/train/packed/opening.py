@@ -18,6 +18,7 @@ from loratlas.anatomy.sites import Anatomy, Family, Site
 from loratlas.data.masked import Masking
 from loratlas.data.rows import TokenizedRow
 from loratlas.placement.placement import Placement
+from loratlas.train.attention_kind import attention_as
 from loratlas.train.base import Base, first_position, quiet
 from loratlas.train.dropout import active_dropout
 from loratlas.train.packed.attention import NAME, RowAttentionError
@@ -129,24 +130,11 @@ def _ways(base: Base, anatomy: Anatomy) -> Iterator[tuple[Layout, Anatomy | None
 
 @contextmanager
 def _row_attention(model: Any) -> Iterator[None]:
-    """Let a model attend row by row for a while, whatever configurations its parts have."""
-    before = [(config, config._attn_implementation) for config in _configurations(model.config)]
-    model.set_attn_implementation(NAME)
-    try:
-        if model.config.get_text_config()._attn_implementation != NAME:
+    """Let a model attend row by row for a while."""
+    with attention_as(model, NAME) as is_taken:
+        if not is_taken:
             raise RowAttentionError("its attention cannot be exchanged")
         yield
-    finally:
-        for config, name in before:  # outer ones first: they set those within, too
-            config._attn_implementation = name
-
-
-def _configurations(config: Any) -> Iterator[Any]:
-    """Yield a configuration and those within it."""
-    yield config
-    for name in config.sub_configs:
-        if (part := getattr(config, name, None)) is not None:
-            yield from _configurations(part)
 
 
 @contextmanager

@@ -1,0 +1,74 @@
+"""Does the table of nulls say what ``loratlas score --null`` says?"""
+
+import re
+
+import pytest
+
+from loratlas.allocate.agreement import NullCheck, uninformative
+from loratlas.score.methods import scorer
+from loratlas.score.run import score
+from loratlas.study.spec import load_study
+
+
+@pytest.fixture
+def study(study_folder):
+    return load_study(study_folder / "study.yaml")
+
+
+@pytest.fixture
+def rows(benchmarks, study):
+    return list(benchmarks.nulls.rows_of(study, ["gradient", "plop"]))
+
+
+def test_the_table_says_what_the_tool_says(benchmarks, study, rows):
+    (gradient, plop) = rows
+    assert list(gradient.nulls) == ["labels", "weights"]
+    assert list(plop.nulls) == ["weights"]  # it does not read what is predicted
+    subject = benchmarks.scoring_cost.subject_for(study, "gradient")
+    for null, found in gradient.nulls.items():
+        note = score(scorer("gradient"), subject, [null]).notes[-1]
+        tau, bound = re.search(r"τ (-?\d\.\d\d);.*below (-?\d\.\d\d)", note).groups()
+        assert f"{found.study.agreement:.2f}" == tau
+        assert f"{found.study.bound:.2f}" == bound
+        assert note.startswith("uninformative") is not found.study.informative
+
+
+def test_an_untrained_model_is_no_news_to_the_null_of_untrained_models(rows):
+    """The tiny model of the tests is untrained, as the null is."""
+    assert not rows[0].nulls["weights"].study.informative
+    assert not rows[0].nulls["weights"].null.informative
+
+
+def test_what_is_called_uninformative_is_bold(benchmarks, rows):
+    lines = list(benchmarks.nulls.lines(rows))
+    assert {len(line) for line in lines} == {len(benchmarks.nulls._HEADERS)}
+    plop = lines[1]
+    assert plop[:2] == ["tiny", "plop"]
+    assert plop[3:6] == ["-", "-", "-"]
+    check = rows[1].nulls["weights"].study
+    assert plop[6].startswith("**") is not check.informative
+    assert plop[2].startswith("**") is bool(uninformative(rows[1].scores))
+
+
+def test_a_null_that_passes_for_informative_is_named(benchmarks, rows):
+    from dataclasses import replace
+
+    found = rows[0].nulls["labels"]
+    apart = NullCheck(agreement=0.1, among=0.9, bound=0.8)
+    passing = replace(rows[0], nulls={"labels": replace(found, null=apart)})
+    wanted = [] if uninformative(found.stand_in) else ["gradient (tiny, exchanged targets)"]
+    assert benchmarks.nulls.missed([passing]) == wanted
+    alike = replace(apart, agreement=0.85)
+    caught = replace(rows[0], nulls={"labels": replace(found, null=alike)})
+    assert benchmarks.nulls.missed([caught]) == []
+
+
+def test_runs_end_to_end(benchmarks, study_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmarks.nulls, "methods", lambda: ["gradient"])
+    figures = tmp_path / "figures.json"
+    file = str(study_folder / "study.yaml")
+    benchmarks.nulls.main(["--study", file, "--json", str(figures), "--threads", "1"])
+    said = capsys.readouterr().out
+    assert "Of 2 stand-ins without anything to find," in said
+    assert "| tiny | gradient |" in said
+    assert '"uninformative"' in figures.read_text()
