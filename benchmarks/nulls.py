@@ -6,6 +6,7 @@ uninformative; the study itself is held against four others. Both what two halve
 and what the null says is that of ``loratlas score --null``.
 """
 
+import math
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -132,19 +133,18 @@ def page(rows: Sequence[Row], command: str) -> str:
     num_checked = sum(len(row.nulls) for row in rows)
     parts = [
         "# Scorers where there is nothing to find",
-        f"`{command}`. Halves: Kendall's τ over all sites. Against: the factor by which the sites' "
+        f"`{command}`. τ: Kendall's, over all sites. Against: the factor by which the sites' "
         f"values, relative to one another, differ from the nearest of {NUM_NULLS} draws of the "
-        "null; behind the stroke by how much two draws differ at most; then mean τ with the draws. "
+        "null, and behind the stroke from draw to draw at most; then the mean τ with the draws. "
         "**Bold: the tool calls the scores uninformative**, because two halves of the rows agree "
-        "no more than by chance, or because they lie no farther from the draws than these lie "
-        "apart.",
+        "no more than by chance, or because they differ from the draws no more than these do.",
         "Halves that agree show little noise and no worth: shapes and depth alone make them agree. "
-        "A method that is not informative against a null scores sites as it would where nothing is "
-        "to be learned.",
+        "A method that is not informative against a null gives sites the values that it would give "
+        "where nothing is to be learned.",
         described("cpu"),
         table(_HEADERS, lines(rows)),
         f"Of {num_checked} stand-ins without anything to find, {len(missed(rows))} pass for "
-        f"informative: {', '.join(missed(rows)) or 'none'}. About one in twenty-five may.",
+        f"informative: {', '.join(missed(rows)) or 'none'}. One in {NUM_NULLS + 1} may at most.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -178,10 +178,9 @@ def _cells(found: Beside) -> list[str]:
 
 
 def _check(check: NullCheck) -> str:
-    told = (
-        f"{np.exp(check.distance):.2f} / {np.exp(check.spread):.2f}, {figure(check.agreement, 2)}"
-    )
-    return _bold(told, not check.informative)
+    apart, among = math.exp(check.distance), math.exp(check.spread)
+    text = f"{apart:.2f} / {among:.2f}, τ {figure(check.agreement, 2)}"
+    return _bold(text, not check.informative)
 
 
 def _bold(text: str, is_so: bool) -> str:

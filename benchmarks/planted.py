@@ -29,7 +29,7 @@ from teachers import (
     study_of,
 )
 
-from loratlas.allocate.agreement import oriented
+from loratlas.allocate.agreement import Floats, oriented
 from loratlas.allocate.table import ScoreTable
 from loratlas.analysis.recovery import places, precision
 from loratlas.analysis.summary import results
@@ -52,6 +52,7 @@ SIZES = (2, 3, 3)
 """Sites of each planted set."""
 # They say the same of every site, or nothing but chance, whose precision is known.
 _LEFT_OUT = ("uniform", "random")
+_SET_HEADERS = ("planted", "strength", "base", "teacher", "adapters", "places by brute force")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,13 +81,15 @@ class Found:
 
     def precision(self, scores: ScoreTable) -> float:
         """Return the share of planted sites among as many of the highest values."""
-        values = oriented(scores, [site.path for site in self.sites])
+        values = self._values(scores)
         return precision(values, np.isin(np.arange(len(values)), self.wanted))
 
-    @property
-    def places(self) -> list[int]:
-        """Places of the planted sites by brute force."""
-        return places(oriented(self.truth, [site.path for site in self.sites]), self.wanted)
+    def places(self, scores: ScoreTable) -> list[int]:
+        """Return the places of the planted sites."""
+        return places(self._values(scores), self.wanted)
+
+    def _values(self, scores: ScoreTable) -> Floats:
+        return oriented(scores, [site.path for site in self.sites])
 
 
 def found_of(number: int, folder: Path, *, quick: bool) -> Found:
@@ -138,8 +141,7 @@ def sets(found: Sequence[Found]) -> Iterator[list[str]]:
             "<br>".join(change.site.path for change in each.changes),
             "<br>".join(f"{change.strength:.2f}" for change in each.changes),
             *(figure(each.losses[name]) for name in ("base", "teacher", "adapters")),
-            "<br>".join(map(str, each.places)),
-            f"{each.precision(each.truth):.2f}",
+            "<br>".join(map(str, each.places(each.truth))),
         ]
 
 
@@ -147,8 +149,9 @@ def precisions(found: Sequence[Found]) -> Iterator[list[str]]:
     """Yield a row for each scorer: its precision on each set, and the mean; chance comes last."""
     tables = [[each.truth, *each.tables] for each in found]
     for scores in zip(*tables, strict=True):
-        each = [one.precision(table) for one, table in zip(found, scores, strict=True)]
-        yield [scores[0].method, *(f"{share:.2f}" for share in each), f"{np.mean(each):.2f}"]
+        cells = [_cell(one, table) for one, table in zip(found, scores, strict=True)]
+        shares = [one.precision(table) for one, table in zip(found, scores, strict=True)]
+        yield [scores[0].method, *cells, f"{np.mean(shares):.2f}"]
     chance = [len(each.changes) / len(each.sites) for each in found]
     yield ["chance", *(f"{share:.2f}" for share in chance), f"{np.mean(chance):.2f}"]
 
@@ -177,16 +180,12 @@ def page(found: Sequence[Found], command: str) -> str:
         f"trained at the planted sites together. Brute force adapts each of {len(found[0].sites)} "
         "sites alone.",
         described("cpu"),
-        table(
-            ("planted", "strength", "base", "teacher", "adapters", "places by brute force",
-             "precision of brute force"),
-            sets(found),
-        ),
+        table(_SET_HEADERS, sets(found)),
         verdict(found),
         "Precision: the share of the planted sites among as many with the highest scores, ties "
-        "broken in every way.",
+        "broken in every way; behind it the places of the planted sites among all.",
         table(("method", *numbers, "mean"), precisions(found)),
-    ]  # fmt: skip
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -202,6 +201,10 @@ def told(options: Namespace) -> tuple[list[Page], list[dict[str, Any]]]:
     return [("planted", text)], [_figures(each) for each in found]
 
 
+def _cell(found: Found, scores: ScoreTable) -> str:
+    return f"{found.precision(scores):.2f} ({', '.join(map(str, found.places(scores)))})"
+
+
 def _figures(found: Found) -> dict[str, Any]:
     return {
         "planted": [
@@ -209,8 +212,10 @@ def _figures(found: Found) -> dict[str, Any]:
             for each in found.changes
         ],
         "losses": dict(found.losses),
-        "places": found.places,
-        "precision": {each.method: found.precision(each) for each in (found.truth, *found.tables)},
+        "found": {
+            each.method: {"precision": found.precision(each), "places": found.places(each)}
+            for each in (found.truth, *found.tables)
+        },
         "brute_force": found.truth.to_json(),
     }
 

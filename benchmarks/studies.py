@@ -118,7 +118,7 @@ def options_of(doc: str | None, argv: Sequence[str] | None, *, studies: bool) ->
             help="instead of the two bundled tasks; may be repeated",
         )
     options = parser.parse_args(argv)
-    # Before torch is imported, as `loratlas run` does it.
+    # The library of products reads it at its first one.
     fix_order_of_sums()
     import torch
 

@@ -22,6 +22,7 @@ from loratlas import errors
 from loratlas.anatomy.sites import Anatomy, Site
 from loratlas.placement import expressions, grammar, lints, match, placement, resolve, rules
 from loratlas.study import fields, sections, spec
+from loratlas.study.learned_fields import HybridFields, PolicyFields
 from reference_commands import commands_page
 from reference_text import class_text, first_line, function_text, marked, rst, table
 
@@ -58,6 +59,8 @@ _SECTIONS: Mapping[type[BaseModel], str] = {
     fields.RuleFields: "a placement with a rule",
     fields.PartsFields: "a placement with parts",
     fields.PartFields: "one part",
+    HybridFields: "a placement that scores choose",
+    PolicyFields: "a placement that moves",
     sections.LoraFields: "lora",
     sections.TrainingFields: "training",
     sections.TaskFields: "a measure of a task",
@@ -94,7 +97,7 @@ def _default(key: str, node: Mapping[str, Any], schema: Mapping[str, Any]) -> st
         return "needed"
     value = node.get("default")
     if isinstance(value, dict):
-        return "as below"
+        return "as below" if value else "`{}`"
     if value is None:
         return "`null`" if {"type": "null"} in node.get("anyOf", ()) else "left out"
     return f"`{str(value).lower() if isinstance(value, bool) else _plain(value)}`"

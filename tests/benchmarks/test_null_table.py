@@ -1,6 +1,7 @@
 """Does the table of nulls say what ``loratlas score --null`` says?"""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -27,9 +28,9 @@ def test_the_table_says_what_the_tool_says(benchmarks, study, rows):
     subject = benchmarks.scoring_cost.subject_for(study, "gradient")
     for null, found in gradient.nulls.items():
         note = score(scorer("gradient"), subject, [null]).notes[-1]
-        tau, bound = re.search(r"τ (-?\d\.\d\d);.*below (-?\d\.\d\d)", note).groups()
-        assert f"{found.study.agreement:.2f}" == tau
-        assert f"{found.study.bound:.2f}" == bound
+        apart, among = re.search(r"factor of (\d+\.\d\d).*up to (\d+\.\d\d)", note).groups()
+        cell = benchmarks.nulls._check(found.study).strip("*")
+        assert cell.startswith(f"{apart} / {among}, τ ")
         assert note.startswith("uninformative") is not found.study.informative
 
 
@@ -51,14 +52,12 @@ def test_what_is_called_uninformative_is_bold(benchmarks, rows):
 
 
 def test_a_null_that_passes_for_informative_is_named(benchmarks, rows):
-    from dataclasses import replace
-
     found = rows[0].nulls["labels"]
-    apart = NullCheck(agreement=0.1, among=0.9, bound=0.8)
+    apart = NullCheck(distance=2.0, spread=1.0, agreement=0.1, among=0.9)
     passing = replace(rows[0], nulls={"labels": replace(found, null=apart)})
     wanted = [] if uninformative(found.stand_in) else ["gradient (tiny, exchanged targets)"]
     assert benchmarks.nulls.missed([passing]) == wanted
-    alike = replace(apart, agreement=0.85)
+    alike = replace(apart, distance=0.9)
     caught = replace(rows[0], nulls={"labels": replace(found, null=alike)})
     assert benchmarks.nulls.missed([caught]) == []
 

@@ -1,6 +1,7 @@
 """Is what is planted where it is said to be, and is it found by who knows it?"""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,11 +82,12 @@ def test_rows_are_what_the_teacher_writes(benchmarks, demo, change):
     assert loss(own) < by_teacher[1]
 
 
-def test_drawn_tokens_follow_the_models_probabilities(benchmarks, demo):
+def test_drawn_tokens_follow_the_models_probabilities(benchmarks, demo, monkeypatch):
     teachers = benchmarks.teachers
-    (prompt,) = teachers._texts(demo, teachers.PROMPT_TOKENS, 1)
+    monkeypatch.setattr(teachers, "NEW_TOKENS", 1)
+    prompt = teachers._texts(demo, teachers.PROMPT_TOKENS, 1)
     with torch.no_grad():
-        wanted = demo.model(prompt[None]).logits[0, -1].softmax(-1)
+        wanted = demo.model(prompt).logits[0, -1].softmax(-1)
     ids = teachers.sampled(demo, prompt.repeat(2000, 1), torch.Generator().manual_seed(1))
     drawn = torch.bincount(ids[:, teachers.PROMPT_TOKENS], minlength=len(wanted)) / 2000
     # Four standard errors of a share.
@@ -133,18 +135,15 @@ def test_precisions_stand_beside_chance(benchmarks, found):
     rows = list(benchmarks.planted.precisions([found, found]))
     chance = f"{2 / 24:.2f}"
     assert rows == [
-        ["add_one_in", "1.00", "1.00", "1.00"],
-        ["half", "0.50", "0.50", "0.50"],
-        ["alike", chance, chance, chance],
+        ["add_one_in", "1.00 (2, 1)", "1.00 (2, 1)", "1.00"],
+        ["half", "0.50 (3, 2)", "0.50 (3, 2)", "0.50"],
+        ["alike", f"{chance} (1, 1)", f"{chance} (1, 1)", chance],
         ["chance", chance, chance, chance],
     ]
-    assert found.places == [2, 1]
     assert "in every set" in benchmarks.planted.verdict([found])
 
 
 def test_where_brute_force_finds_other_sites_the_page_says_so(benchmarks, found, sites):
-    from dataclasses import replace
-
     other = replace(found, truth=found.tables[0])
     text = benchmarks.planted.page([found, other, other], "command")
     assert "Brute force does not put the planted sites first in set 2 and 3" in text
@@ -165,6 +164,6 @@ def test_runs_end_to_end(benchmarks, tmp_path, monkeypatch, capsys):
     (told,) = json.loads(figures.read_text())
     assert len(told["planted"]) == 2
     assert len(told["brute_force"]["scores"]) == 24
-    assert sorted(told["precision"]) == ["add_one_in", "gradient"]
+    assert sorted(told["found"]) == ["add_one_in", "gradient"]
     assert told["losses"]["teacher"] < told["losses"]["base"]
     assert "| chance | 0.08 | 0.08 |" in said

@@ -82,11 +82,11 @@ def test_what_is_no_study_file(refused, study_folder, content, message):
         ),
         (
             ("full: all", "full: {scorer: gradient}"),
-            "11: placements.full.scorer: a placement chosen by a scorer is not yet served",
+            "11: placements.full: the baseline is a rule: the others are matched to its",
         ),
         (
             ("full: all", "full: {policy: saliency}"),
-            "11: placements.full.policy: a placement that changes in training is not yet served",
+            "11: placements.full: the baseline is a rule: the others are matched to its",
         ),
         (
             ("seeds: 2", "seeds: 2\nhypothesis: {full: best}"),

@@ -1,16 +1,25 @@
 """What a null changes of a subject, and what it leaves as it was."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scored_subjects import subject_of
 
 import families
+from loratlas.allocate.agreement import uninformative
 from loratlas.data.batches import prepare
 from loratlas.data.masked import Masking
 from loratlas.data.rows import TokenizedRow, frozen_ids, frozen_marks
 from loratlas.data.spec import DataSpec
+from loratlas.score.methods import scorer
 from loratlas.score.nulls import exchanged, null_subjects, untrained, with_exchanged_targets
+from loratlas.score.run import score
+from loratlas.study.progress import Silent
+from loratlas.study.score_study import load_subject, score_study
+from loratlas.study.scoring_options import ScoringOptions
+from loratlas.study.spec import load_study, parse_study
 from loratlas.train.base import load_base
 from loratlas.train.randomness import masks
 from loratlas.train.trial import ModelRef
@@ -130,3 +139,45 @@ def test_the_head_of_a_classifier_is_drawn_as_a_trial_draws_it(tmp_path):
     other = untrained(base, 3)
     with torch.no_grad():
         assert torch.isfinite(other.model(**base.collator(rows)).loss)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Facts for the bundled model, which was trained on the world that they are about."""
+    text = """\
+name: nulls
+model: demo:gpt2
+data: {source: "demo:facts", format: prompt_completion, max_length: 64}
+placements: {full: all}
+training: {steps: 1}
+"""
+    return parse_study(text, tmp_path_factory.mktemp("nulls") / "study.yaml")
+
+
+@pytest.mark.parametrize("method", ["gradient", "lora_probe"])
+def test_a_study_is_informative_and_subjects_without_anything_to_find_are_not(study, method):
+    subject = load_subject(study, ScoringOptions(method=method, rows=24), Silent())
+    exchanged_rows = with_exchanged_targets(subject, 99)
+    new_model = replace(subject, base=untrained(subject.base, 99))
+    assert not uninformative(score(scorer(method), subject, ["labels", "weights"]))
+    for null, stand_in in (("labels", exchanged_rows), ("weights", new_model)):
+        table = score(scorer(method), stand_in, [null])
+        # Halves of the rows agree all the same: they cannot show it.
+        assert table.agreement > 0.7
+        assert len(uninformative(table)) == 1
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_other_kinds_of_models_are_held_against_both(family, tmp_path):
+    families.write(family, tmp_path)
+    (tmp_path / "rows.jsonl").write_text(families.prompt_rows(30))
+    (tmp_path / "study.yaml").write_text(
+        f"name: x\nmodel: {tmp_path}\n"
+        "data: {source: rows.jsonl, format: prompt_completion, train: 12, validation: 4, test: 4, "
+        "max_length: 48}\nplacements: {full: all}\ntraining: {steps: 2, batch: 4}\n"
+    )
+    loaded = load_study(tmp_path / "study.yaml")
+    for method in ("gradient", "para"):
+        found = score_study(loaded, ScoringOptions(method=method), Silent(), ["labels", "weights"])
+        assert len([note for note in found.notes if "The check took" in note]) == 2
+        assert min(each.value for each in found.scores) > 0

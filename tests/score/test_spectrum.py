@@ -29,7 +29,7 @@ def test_curves_are_squared_singular_values(family):
     for exact, curve, value in zip(spectra(subject), found.curves, found.values, strict=True):
         np.testing.assert_allclose(curve, exact[:16], rtol=1e-4, atol=1e-6 * exact[0])
         assert value == pytest.approx(exact[:16].sum(), rel=1e-4)
-    assert (found.num_forwards, found.num_backwards) == (12, 12)
+    assert (found.num_forwards, found.num_backwards) == (6, 6)
 
 
 def test_halves_are_spectra_of_the_rows_of_each_half():

@@ -105,16 +105,6 @@ def test_a_study_without_placements(refusal: Refusal, example: str):
 
 LATER = [
     (
-        ("full: all", "full: {scorer: gradient, budget: 3}"),
-        "13: placements.full.scorer: a placement chosen by a scorer is not yet served by this "
-        "version; write a rule",
-    ),
-    (
-        ("attention: attention", "attention: {policy: saliency}"),
-        "14: placements.attention.policy: a placement that changes in training is not yet served "
-        "by this version; write a rule",
-    ),
-    (
         ("margin: 5%", "margin: 5%\nsearch: {trials: 20}"),
         "37: search: a search over placements is not yet served by this version",
     ),

@@ -285,7 +285,7 @@ def test_all_faults_are_said_at_once_by_line(edit: Callable[..., str]):
     text = edit(
         ("batch: 4", "batch: 0"),
         ("rank: 16,", "rank: 8.5,"),
-        ("full: all", "full: {scorer: gradient}"),
+        ("full: all", "full: {scorer: gradiant}"),
         ("name: where", "name: ../where"),
         ("all @ layers(50%..)", "attn"),
         ("baseline: full", "baseline: fool"),
@@ -295,7 +295,7 @@ def test_all_faults_are_said_at_once_by_line(edit: Callable[..., str]):
     starts = [line.split(": ")[:2] for line in str(caught.value).split("\n")]
     assert starts == [
         ["study.yaml:2", "name"],
-        ["study.yaml:13", "placements.full.scorer"],
+        ["study.yaml:13", "placements.full"],
         ["study.yaml:15", "placements.upper_half"],
         ["study.yaml:19", "baseline"],
         ["study.yaml:20", "lora.rank"],

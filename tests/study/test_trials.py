@@ -69,7 +69,7 @@ def test_placements_that_are_the_same_share_their_trials(write_study):
 def _named(name):
     from types import SimpleNamespace
 
-    return SimpleNamespace(name=name, placement=SimpleNamespace(digest=f"digest of {name}"))
+    return SimpleNamespace(name=name, digest=f"digest of {name}")
 
 
 @pytest.fixture

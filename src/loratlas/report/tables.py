@@ -49,7 +49,7 @@ def notes(results: Mapping[str, Any]) -> list[str]:
 def _moving(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is shown of placements that a policy moves."""
     found = results["placements"].items()
-    names = [name for name, each in found if (each["learned"] or {}).get("kind") == "dynamic"]
+    names = [name for name, each in found if (each.get("learned") or {}).get("kind") == "dynamic"]
     if names:
         yield (
             f"Moved while they were trained: {', '.join(names)}. Sites and ranks are where they "

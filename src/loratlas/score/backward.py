@@ -30,6 +30,7 @@ from loratlas.score.capture import (
 )
 from loratlas.score.experts import ParameterTap, tapped_parameters
 from loratlas.score.sample import Sample
+from loratlas.score.scored_head import ScoredHead
 from loratlas.score.scorer import Subject
 from loratlas.train.base import Base
 from loratlas.train.packed.batch import Whole
@@ -72,9 +73,11 @@ def read_backward(subject: Subject, sample: Sample, visit: Visit) -> Reading:
     with ExitStack() as stack, torch.enable_grad():
         stack.callback(model.train, model.training)
         model.eval()
+        head = ScoredHead(subject)
         maps = stack.enter_context(tapped_maps(subject, count_and_visit))
         experts = stack.enter_context(tapped_parameters(subject, count_and_visit))
-        passes = _Passes(subject.base, sample.rows, (*maps, *experts))
+        stack.enter_context(head.opened())
+        passes = _Passes(subject.base, head, sample.rows, (*maps, *experts))
         for indices in batches(sample.rows, 1 if _by_itself(subject) else subject.batch):
             passes.run(indices)
     return _reading(num_tokens, experts)
@@ -104,8 +107,11 @@ def _reading(num_tokens: torch.Tensor, taps: Sequence[ParameterTap]) -> Reading:
 class _Passes:
     """Sends rows forward and backward."""
 
-    def __init__(self, base: Base, rows: Sequence[TokenizedRow], taps: Sequence[Tap]) -> None:
+    def __init__(
+        self, base: Base, head: ScoredHead, rows: Sequence[TokenizedRow], taps: Sequence[Tap]
+    ) -> None:
         self._base = base
+        self._head = head
         self._rows = rows
         self._taps = taps
         self._layout = Whole(collator=base.collator, device=base.device)
@@ -134,7 +140,7 @@ class _Passes:
         logits, wanted, owner = self._predictions(rows, inputs)
         losses = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
         if not bool(torch.isfinite(losses).all()):
-            first = rows[int(owner[~torch.isfinite(losses)][0])]
+            first = rows[int(owner[~torch.isfinite(losses).to(owner.device)][0])]
             raise TrialError(f"the loss of training row {first.row} is no number: nothing to score")
         return losses
 
@@ -142,12 +148,11 @@ class _Passes:
         self, rows: Sequence[TokenizedRow], inputs: dict[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return logits (scored, classes), what should be predicted, and in which row it stands."""
-        logits = self._base.model(**inputs).logits
         if self._base.task == "classification":
-            wanted = torch.tensor([row.label for row in rows], device=logits.device)
-            return logits, wanted, torch.arange(len(rows))
+            wanted = torch.tensor([row.label for row in rows], device=self._base.device)
+            return self._base.model(**inputs).logits, wanted, torch.arange(len(rows))
         targets = self._layout.targets(rows)
-        return logits.flatten(0, 1)[targets.place], targets.wanted, targets.row
+        return self._head.logits(inputs, targets.place), targets.wanted, targets.row
 
     def _passing(self, indices: Sequence[int], rows: Sequence[TokenizedRow]) -> Passing:
         device = self._base.device

@@ -42,8 +42,7 @@ def read_with(
         what each reader got at its last call; those that did not run are missing.
     """
     base, found = subject.base, dict[str, torch.Tensor]()
-    row = _of_length(subject.rows[0], num_tokens)
-    inputs = Whole(collator=base.collator, device=base.device).inputs([row] * num_rows)
+    inputs = inputs_of_length(subject, num_rows=num_rows, num_tokens=num_tokens)
     with ExitStack() as stack:
         stack.callback(base.model.train, base.model.training)
         base.model.eval()
@@ -55,6 +54,13 @@ def read_with(
             stack.callback(module.register_forward_pre_hook(_noting(found, path)).remove)
         base.model(**inputs)
     return found
+
+
+def inputs_of_length(subject: Subject, *, num_rows: int, num_tokens: int) -> dict[str, Any]:
+    """Return the model's arguments for equal rows of so many tokens."""
+    row = _of_length(subject.rows[0], num_tokens)
+    layout = Whole(collator=subject.base.collator, device=subject.base.device)
+    return layout.inputs([row] * num_rows)
 
 
 def only_reader(site: Site, part: str, anatomy: Anatomy) -> Site | None:

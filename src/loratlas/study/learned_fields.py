@@ -39,7 +39,7 @@ class HybridFields(Fields):
     """exact: the best division of the budget; greedy, or proportional to the scores."""
     seed: values.Seed = 0
     """Of the choice of rows, and of everything that the method draws."""
-    options: dict[str, Any] = Field(default={})
+    options: dict[str, bool | int | float | str] = Field(default={})
     """Options of the method."""
 
     def to_hybrid(self) -> HybridSpec:
