@@ -5,7 +5,8 @@ import re
 import pytest
 
 from loratlas.errors import RequestError
-from loratlas.score.methods import METHODS, scorer, scorers
+from loratlas.score.methods import scorer, scorers
+from loratlas.score.names import METHODS
 from loratlas.score.para import Para
 
 

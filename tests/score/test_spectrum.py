@@ -38,7 +38,6 @@ def test_halves_are_spectra_of_the_rows_of_each_half():
     found = GradientSpectrum().measure(subject)
     for half, rows in zip(found.halves, (slice(4), slice(4, None)), strict=True):
         exact = np.array([each[:16].sum() for each in spectra(subject, rows)])
-        assert (half <= exact * (1 + 1e-5)).all()
         np.testing.assert_allclose(half, exact, rtol=0.02)
 
 
@@ -46,21 +45,22 @@ def test_standard_errors_are_those_of_groups_left_out():
     subject = subject_of(fresh("llama"), paths=["model.layers.1.mlp.up_proj"])
     found = GradientSpectrum().measure(subject)
     rows = subject.rows
-    # Six rows are six groups.
+    # Six rows are four groups: of two rows, one, two and one.
+    kept = ([2, 3, 4, 5], [0, 1, 3, 4, 5], [0, 1, 2, 5], [0, 1, 2, 3, 4])
     left_out = [
-        spectra(replace(subject, rows=[*rows[:n], *rows[n + 1 :]]))[0][:16].sum() for n in range(6)
+        spectra(replace(subject, rows=[rows[n] for n in numbers]))[0][:16].sum() for numbers in kept
     ]
-    wanted = np.sqrt(5 / 6 * np.square(left_out - np.mean(left_out)).sum())
+    wanted = np.sqrt(3 / 4 * np.square(left_out - np.mean(left_out)).sum())
     assert found.stderr == pytest.approx([wanted], rel=0.05)
 
 
-def test_short_curves_fall_short_of_the_truth_by_little_and_never_exceed_it():
+def test_short_curves_are_near_the_truth():
     """One rank and 10 columns, where the gradient has more directions than that."""
     subject = subject_of(fresh("gpt2"), rows=rows_of(24), max_rank=1)
     found = GradientSpectrum().measure(subject)
     for exact, curve in zip(spectra(subject), found.curves, strict=True):
         assert len(curve) == 1
-        assert 0.8 * exact[0] < curve[0] <= exact[0] * (1 + 1e-5)
+        assert curve == pytest.approx(exact[:1], rel=0.2)
 
 
 def test_a_map_has_no_more_ranks_than_its_shorter_side():

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from loratlas.errors import PlacementError, RequestError, RuleError, StudyError
-from loratlas.score.methods import METHODS, scorer
+from loratlas.score.methods import scorer
+from loratlas.score.names import METHODS
 from loratlas.study.progress import Silent
 from loratlas.study.score_study import described_methods, load_subject, score_study
 from loratlas.study.scoring import choose_rows, subject_of

@@ -13,7 +13,6 @@ site puts out, whatever the size of what it reads.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -187,13 +186,11 @@ class _Ledger:
 
     def slices(self, entries: _Entries) -> list[dict[str, float] | None]:
         """Return the values by part; together they are the site's."""
-        values = entries.sums().values()
-
-        def shares(site: int, _: object) -> list[float]:
+        found = []
+        for site, value in enumerate(entries.sums().values()):
             by_part = _numpy(self._energies[site]).sum(0)
-            return list(values[site] * by_part / (by_part.sum() or 1.0))
-
-        return [self._slices.named(site, partial(shares, site)) for site in range(len(values))]
+            found.append(self._slices.named(site, value * by_part / (by_part.sum() or 1.0)))
+        return found
 
 
 def _numpy(tensor: torch.Tensor) -> Floats:

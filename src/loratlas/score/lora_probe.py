@@ -11,7 +11,7 @@ Each of the r rows of A gives an estimate of its own. They differ much where Ḡ
 text that were read, and the rows of A that were drawn.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ from loratlas.anatomy.sites import Site
 from loratlas.score.backward import read_backward
 from loratlas.score.capture import Seen
 from loratlas.score.remarks import remarks
-from loratlas.score.resampling import MeanGradient
-from loratlas.score.row_gradients import Part
+from loratlas.score.resampling import MeanGradient, jackknife
 from loratlas.score.sample import Sample, sample_of, why_no_gradients
 from loratlas.score.scorer import Found, Needs, Subject
 from loratlas.score.slices import Slices
@@ -55,17 +54,35 @@ class LoraProbe:
         sample, slices = sample_of(subject), Slices(subject)
         probes = [_Probe(site, subject, sample) for site in subject.sites]
         reading = read_backward(subject, sample, lambda seen: probes[seen.site].add(seen))
-        values = np.array([probe.value() for probe in probes])
+        found = [probe.estimate() for probe in probes]
+        values = np.array([each.value for each in found])
         return Found(
             values=values,
-            stderr=np.array([probe.stderr() for probe in probes]),
-            halves=np.stack([probe.halves() for probe in probes], axis=1),
+            stderr=np.array([each.stderr for each in found]),
+            halves=np.stack([each.halves for each in found], axis=1),
             num_tokens=reading.num_tokens,
-            slices=[slices.named(site, probe.by_part) for site, probe in enumerate(probes)],
+            slices=[slices.of_outputs(site, each.by_output) for site, each in enumerate(found)],
             num_forwards=len(sample.rows),
             num_backwards=len(sample.rows),
             notes=(*remarks(subject, sample, slices, reading, values), _few_draws(subject)),
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Estimate:
+    """What is known of ‖Ḡ‖² at one site.
+
+    Attributes:
+        value: of all rows.
+        halves: of each half of the rows, shape (2,).
+        stderr: of the value, over rows, and over the rows of A where there are several.
+        by_output: the value by output, shape (d_out,).
+    """
+
+    value: float
+    halves: Floats
+    stderr: float
+    by_output: torch.Tensor
 
 
 class _Probe:
@@ -77,37 +94,32 @@ class _Probe:
         drawn = initial_a(subject.seed, site.path, rank=num_maps * rank, d_in=site.d_in)
         self._a = torch.from_numpy(drawn).to(device).reshape(num_maps, rank, site.d_in)
         self._gradient = MeanGradient(sample.num_scored, (num_maps, site.d_out, rank), device)
-        self._d_in, self._rank = site.d_in, rank
+        self._rank = rank
+        # What A's entries leave of energy: their mean square is 1/(3·d_in).
+        self._correction = 3 * site.d_in / rank
 
     def add(self, seen: Seen) -> None:
         """Add G Aᵀ of some rows."""
         self._gradient.add(seen.rows, seen.gradients.right(self._a.mT))
 
-    def value(self) -> float:
-        """Return the estimate of ‖Ḡ‖²."""
-        return self._estimate(self._gradient.whole())
-
-    def halves(self) -> Floats:
-        """Return the estimate from each half of the rows, shape (2,)."""
-        return self._gradient.halves(self._estimate)
-
-    def stderr(self) -> float:
-        """Return the standard error over rows, and over the rows of A where there are several."""
-        by_draw = 3 * self._d_in * self._gradient.whole().square().sum((0, 1))
+    def estimate(self) -> _Estimate:
+        """Return what is known, once all rows were added."""
+        groups = self._gradient.groups()
+        whole = groups.whole()
+        by_draw = whole.square().sum((0, 1)) * self._correction * self._rank
         of_draw = float(by_draw.var()) / self._rank if self._rank > 1 else 0.0
-        return float(np.hypot(self._gradient.stderr(self._estimate), np.sqrt(of_draw)))
+        of_rows = jackknife(self._estimates(groups.left_out()))
+        return _Estimate(
+            value=float(by_draw.mean()),
+            halves=self._estimates(groups.halves()),
+            stderr=float(np.hypot(of_rows, np.sqrt(of_draw))),
+            by_output=whole.square().sum((0, 2)) * self._correction,
+        )
 
-    def by_part(self, parts: Sequence[Part]) -> list[float]:
-        """Return the estimate by part of the output."""
-        by_output = self._corrected(self._gradient.whole().square().sum((0, 2)))
-        return [float(by_output.to(self._a.device)[part].sum()) for part in parts]
-
-    def _estimate(self, gradient: torch.Tensor) -> float:
-        return float(self._corrected(gradient.square().sum()))
-
-    def _corrected(self, energy: torch.Tensor) -> torch.Tensor:
-        """Return what energy of G Aᵀ is expected of ‖G‖²: A's rows have the mean square 1/3d_in."""
-        return energy * (3 * self._d_in / self._rank)
+    def _estimates(self, gradients: torch.Tensor) -> Floats:
+        """Return the estimates of several gradients, shape (gradients,)."""
+        found: Floats = (gradients.square().sum((1, 2, 3)) * self._correction).cpu().numpy()
+        return found
 
 
 def _few_draws(subject: Subject) -> str:

@@ -10,28 +10,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from loratlas.errors import RequestError, did_you_mean
 from loratlas.score.inverted import Inverted
+from loratlas.score.names import INVERTED, METHODS, PLACES, require_known
 from loratlas.score.scorer import Scorer
-
-_PLACES = {
-    "gradient": ("gradient", "Gradient"),
-    "gradient_normalised": ("gradient", "GradientNormalised"),
-    "gradient_spectrum": ("spectrum", "GradientSpectrum"),
-    "lora_probe": ("lora_probe", "LoraProbe"),
-    "plop": ("plop", "Plop"),
-    "plop_site": ("plop", "PlopSite"),
-    "eva": ("eva", "Eva"),
-    "block_influence": ("block_influence", "BlockInfluence"),
-    "para": ("para", "Para"),
-    "uniform": ("controls", "Uniform"),
-    "random": ("controls", "Random"),
-    "parameters": ("controls", "Parameters"),
-    "d_in": ("controls", "InputWidth"),
-    "depth": ("controls", "Depth"),
-}
-"""File and class of each method; a file is loaded when its method is asked for."""
-METHODS = tuple(_PLACES)
-"""Names of the methods; ``inverted:`` before one of them turns it upside down."""
-INVERTED = "inverted:"
 
 _NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -60,12 +40,8 @@ def scorers() -> Iterator[Scorer]:
 
 
 def _maker(name: str) -> Callable[..., Scorer]:
-    if name not in _PLACES:
-        raise RequestError(
-            f"{name}: there is no such method{did_you_mean(name, METHODS)}; it is one of "
-            f"{', '.join(METHODS)}, or {INVERTED} and one of them"
-        )
-    file, name_of_class = _PLACES[name]
+    require_known(name)
+    file, name_of_class = PLACES[name]
     make: Callable[..., Scorer] = getattr(import_module(f"loratlas.score.{file}"), name_of_class)
     return make
 

@@ -6,6 +6,7 @@ the Bootstrap, chapter 11): with g estimates θ_i, each without one group, the s
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -52,8 +53,42 @@ def wide(tensor: torch.Tensor) -> torch.Tensor:
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class GroupSums:
+    """Sums over the rows of each group, and what a mean gradient divides them by.
+
+    Attributes:
+        sums: float64, shape (groups, ...).
+        num_scored: scored predictions of each group, float64, shape (groups,).
+    """
+
+    sums: torch.Tensor
+    num_scored: torch.Tensor
+
+    def mapped(self, linear: Callable[[torch.Tensor], torch.Tensor]) -> "GroupSums":
+        """Return what a linear function makes of the sums."""
+        return GroupSums(sums=linear(self.sums), num_scored=self.num_scored)
+
+    def whole(self) -> torch.Tensor:
+        """Return the mean of all rows, shape (...)."""
+        return self.sums.sum(0) / self.num_scored.sum()
+
+    def halves(self) -> torch.Tensor:
+        """Return the means of each half of the rows, shape (2, ...)."""
+        middle = len(self.sums) // 2
+        first, second = slice(middle), slice(middle, None)
+        return torch.stack(
+            [self.sums[half].sum(0) / self.num_scored[half].sum() for half in (first, second)]
+        )
+
+    def left_out(self) -> torch.Tensor:
+        """Return the means without each group in turn, shape (groups, ...)."""
+        counts = (self.num_scored.sum() - self.num_scored).view(-1, *[1] * (self.sums.dim() - 1))
+        return (self.sums.sum(0) - self.sums) / counts
+
+
 class MeanGradient:
-    """A linear function of the gradient of the training loss, kept by group of rows.
+    """Sums up a linear function of the gradient of the training loss, by group of rows.
 
     Args:
         num_scored: scored predictions of each row, shape (rows,).
@@ -69,38 +104,22 @@ class MeanGradient:
         device: torch.device,
         groups: int = _MOST_GROUPS,
     ) -> None:
-        groups_of_rows = groups_of(len(num_scored), groups)
-        self._num_scored = np.bincount(groups_of_rows, weights=num_scored)
-        self._group_of = torch.from_numpy(groups_of_rows).to(device)
+        of_rows = groups_of(len(num_scored), groups)
+        self._num_scored = torch.from_numpy(np.bincount(of_rows, weights=num_scored))
+        self._group_of = torch.from_numpy(of_rows).to(device)
         self._sums = torch.zeros(len(self._num_scored), *shape, device=device)
 
     def add(self, rows: torch.Tensor, found: torch.Tensor) -> None:
         """Add what was found of each row's own sum of losses, shape (rows, *shape)."""
         self._sums.index_add_(0, self._group_of[rows], found)
 
-    def whole(self) -> torch.Tensor:
-        """Return it of all rows, in float64.
+    def groups(self) -> GroupSums:
+        """Return the sums.
 
         Raises:
-            TrialError: it is no number.
+            TrialError: they are no numbers.
         """
-        return self._mean(range(len(self._sums)))
-
-    def halves(self, value: Callable[[torch.Tensor], float]) -> NDArray[np.float64]:
-        """Return a value of it from each half of the rows, shape (2,)."""
-        middle = len(self._sums) // 2
-        parts = range(middle), range(middle, 2 * middle)
-        return np.array([value(self._mean(part)) for part in parts])
-
-    def stderr(self, value: Callable[[torch.Tensor], float]) -> float:
-        """Return the standard error over rows of a value of it."""
-        numbers = range(len(self._sums))
-        left_out = [[other for other in numbers if other != number] for number in numbers]
-        return float(jackknife(np.array([value(self._mean(others)) for others in left_out])))
-
-    def _mean(self, groups: Sequence[int]) -> torch.Tensor:
-        numbers = list(groups)
-        found = wide(self._sums[numbers].sum(0))
-        if not bool(torch.isfinite(found).all()):
+        sums = wide(self._sums)
+        if not bool(torch.isfinite(sums).all()):
             raise TrialError("the gradient of the loss is no number: nothing can be scored")
-        return found / float(self._num_scored[numbers].sum())
+        return GroupSums(sums=sums, num_scored=self._num_scored.to(sums.device))

@@ -5,7 +5,9 @@ and a wrong part would be a wrong result. Parts are found by what the model does
 (`attention_parts`, `gate_parts`). Where that shows no clear division, there is none here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+
+import torch
 
 from loratlas.score.attention_parts import attention_parts
 from loratlas.score.gate_parts import gate_parts
@@ -40,11 +42,15 @@ class Slices:
             if site.role.part in _FUSED and site.path not in known and not site.idle
         )
 
-    def named(
-        self, site: int, values_of: Callable[[Sequence[Part]], Sequence[float]]
-    ) -> dict[str, float] | None:
+    def named(self, site: int, values: Iterable[float]) -> dict[str, float] | None:
         """Return the values of a site's parts by their names; None for a site of one part."""
         names = self.names[site]
-        if names is None:
-            return None
-        return dict(zip(names, map(float, values_of(self.parts[site])), strict=True))
+        return None if names is None else dict(zip(names, map(float, values), strict=True))
+
+    def of_outputs(self, site: int, values: torch.Tensor) -> dict[str, float] | None:
+        """Return the sums over each part of what each output has, values of shape (d_out,)."""
+        host = values.cpu()
+        parts = [
+            part.cpu() if isinstance(part, torch.Tensor) else part for part in self.parts[site]
+        ]
+        return self.named(site, (float(host[part].sum()) for part in parts))

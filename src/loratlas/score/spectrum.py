@@ -8,16 +8,16 @@ marginal value of rank k: it never grows with k, and ranks can be shared out by 
 Ḡ itself is never formed, of any map. One pass over the rows sums up two products with random
 matrices, Y = ḠΩ and P = ΨḠ, and from an orthonormal basis Q of what Y reaches, (ΨQ)⁺P stands for
 QᵀḠ (J. Tropp, A. Yurtsever, M. Udell and V. Cevher, 1609.00048, algorithm 4). Ω has twice as many
-columns as the curve has ranks and 8 more, Ψ has twice as many rows as that. The spectrum is exact up
-to rounding where Ḡ has no more directions than Ω has columns, as in small maps and with few tokens;
-elsewhere what lies beyond them is mixed in. On gradients of language models, which fall off fast,
-values at 16 ranks came out within a few percent, the last ranks of a curve within a few tenths.
+columns as the curve has ranks and 8 more, at least 32, and Ψ has twice as many rows as that. The
+spectrum is exact up to rounding where Ḡ has no more directions than Ω has columns, as in small maps
+and with few tokens; elsewhere what lies beyond them is mixed in. On gradients of language models,
+whose spectra fall off fast, values at 16 ranks came out within a few percent, the last ranks of a
+curve within a few tenths.
 
 Y is kept once and P for each of up to 4 groups of rows (`resampling`), in fp32: at 4096 by 4096 and
 16 ranks 6 MiB a site.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,14 +29,13 @@ from loratlas.anatomy.sites import Site
 from loratlas.score.backward import read_backward
 from loratlas.score.capture import Seen
 from loratlas.score.remarks import remarks
-from loratlas.score.resampling import MeanGradient, wide
-from loratlas.score.row_gradients import Part
+from loratlas.score.resampling import MeanGradient, jackknife, wide
 from loratlas.score.sample import Sample, sample_of, why_no_gradients
 from loratlas.score.scorer import Found, Needs, Subject
 from loratlas.score.slices import Slices
 from loratlas.train.randomness import initial_a
 
-_MORE = 8
+_MORE, _FEWEST = 8, 32
 _GROUPS = 4
 # Directions of Y that are this much weaker than its strongest, squared, are rounding.
 _NOTHING = 1e-10
@@ -71,7 +70,8 @@ class GradientSpectrum:
             TrialError: a loss or a gradient is no number, or fewer than two rows predict anything.
         """
         sample, slices = sample_of(subject), Slices(subject)
-        sketches = [_Sketch(site, subject, sample) for site in subject.sites]
+        drawn = _Drawn(subject)
+        sketches = [_Sketch(site, subject, sample, drawn) for site in subject.sites]
         reading = read_backward(subject, sample, lambda seen: sketches[seen.site].add(seen))
         spectra = [sketch.spectrum() for sketch in sketches]
         values = np.array([spectrum.curve.sum() for spectrum in spectra])
@@ -81,7 +81,7 @@ class GradientSpectrum:
             curves=[spectrum.curve for spectrum in spectra],
             halves=np.stack([spectrum.halves for spectrum in spectra], axis=1),
             num_tokens=reading.num_tokens,
-            slices=[slices.named(site, spectrum.by_part) for site, spectrum in enumerate(spectra)],
+            slices=[slices.of_outputs(site, each.by_output) for site, each in enumerate(spectra)],
             num_forwards=len(sample.rows),
             num_backwards=len(sample.rows),
             notes=(*remarks(subject, sample, slices, reading, values), _NOISE),
@@ -104,10 +104,6 @@ class _Spectrum:
     stderr: float
     by_output: torch.Tensor
 
-    def by_part(self, parts: Sequence[Part]) -> list[float]:
-        """Return the value by part of the output."""
-        return [float(self.by_output[part].sum()) for part in parts]
-
 
 class _Sketch:
     """What is kept of one site's mean gradient: Y, and P by group of rows.
@@ -116,15 +112,17 @@ class _Sketch:
     has the shorter side.
     """
 
-    def __init__(self, site: Site, subject: Subject, sample: Sample) -> None:
+    def __init__(self, site: Site, subject: Subject, sample: Sample, drawn: "_Drawn") -> None:
         short, long = sorted((site.d_in, site.d_out))
         device = subject.base.device
-        width = min(2 * subject.max_rank + _MORE, short)
+        width = min(max(2 * subject.max_rank + _MORE, _FEWEST), short)
         maps = site.num_experts or 1
         self._num_ranks = min(subject.max_rank, short)
         self._tall = site.d_out >= site.d_in
-        self._omega = _drawn(subject, f"first sketch of {site.path}", width, short).mT
-        self._psi = _drawn(subject, f"second sketch of {site.path}", 2 * width, long)
+        self._omega = (
+            torch.eye(short, device=device) if width == short else drawn("Ω", width, short).mT
+        )
+        self._psi = drawn("Ψ", 2 * width, long)
         self._y = torch.zeros(maps, long, width, device=device)
         self._p = MeanGradient(sample.num_scored, (maps, 2 * width, short), device, groups=_GROUPS)
         self._num_scored = int(sample.num_scored.sum())
@@ -140,28 +138,41 @@ class _Sketch:
         y = wide(self._y) / self._num_scored
         basis = _orthonormal(y)
         inverse = _inverse(wide(self._psi) @ y @ basis)
-        inside = inverse @ self._p.whole()
-        energies, vectors = _eigh(inside @ inside.mT, self._num_ranks)
-        within = vectors.mT @ inverse
+        groups = self._p.groups().mapped(lambda p: inverse @ p)
+        inside = groups.whole()
+        energies, vectors = _largest(inside, self._num_ranks)
         if self._tall:
             loads = y @ (basis @ vectors) * energies.sqrt()[:, None]
         else:
             loads = inside.mT @ vectors
         return _Spectrum(
             curve=energies.sum(0).cpu().numpy(),
-            halves=self._p.halves(lambda p: self._value(inverse @ p)),
-            stderr=self._p.stderr(lambda p: float((within @ p).square().sum())),
-            by_output=loads.square().sum((0, 2)).to(self._y.device),
+            halves=self._values(groups.halves()),
+            stderr=float(jackknife(self._values(groups.left_out()))),
+            by_output=loads.square().sum((0, 2)),
         )
 
-    def _value(self, inside: torch.Tensor) -> float:
-        return float(_eigh(inside @ inside.mT, self._num_ranks)[0].sum())
+    def _values(self, insides: torch.Tensor) -> Floats:
+        """Return the values of several mean gradients, shape (gradients,)."""
+        energies = torch.linalg.eigvalsh((insides @ insides.mT).cpu())
+        found: Floats = energies[..., -self._num_ranks :].clamp_min(0).sum((1, 2)).numpy()
+        return found
 
 
-def _drawn(subject: Subject, key: str, rows: int, columns: int) -> torch.Tensor:
-    """Return a random matrix of the subject's seed, shape (rows, columns)."""
-    drawn = initial_a(subject.seed, key, rank=rows, d_in=columns)
-    return torch.from_numpy(drawn).to(subject.base.device)
+class _Drawn:
+    """Random matrices of a subject; sites of one shape share them."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._known: dict[tuple[str, int, int], torch.Tensor] = {}
+
+    def __call__(self, name: str, rows: int, columns: int) -> torch.Tensor:
+        """Return the matrix of a name, shape (rows, columns)."""
+        key = name, rows, columns
+        if key not in self._known:
+            drawn = initial_a(self._subject.seed, f"sketch {name}", rank=rows, d_in=columns)
+            self._known[key] = torch.from_numpy(drawn).to(self._subject.base.device)
+        return self._known[key]
 
 
 def _orthonormal(y: torch.Tensor) -> torch.Tensor:
@@ -172,7 +183,8 @@ def _orthonormal(y: torch.Tensor) -> torch.Tensor:
     energies, vectors = torch.linalg.eigh((y.mT @ y).cpu())
     there = energies > _NOTHING * energies[:, -1:]
     scales = torch.where(there, energies, 1.0).rsqrt() * there
-    return (vectors * scales[:, None]).to(y.device)
+    found: torch.Tensor = (vectors * scales[:, None]).to(y.device)
+    return found
 
 
 def _inverse(tall: torch.Tensor) -> torch.Tensor:
@@ -183,8 +195,8 @@ def _inverse(tall: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def _eigh(gram: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the largest eigenvalues, descending, and their vectors, by map."""
-    energies, vectors = torch.linalg.eigh(gram.cpu())
-    largest = energies.flip(-1)[:, :count].clamp_min(0)
-    return largest.to(gram.device), vectors.flip(-1)[..., :count].to(gram.device)
+def _largest(inside: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return squared singular values, descending, (maps, count), and left vectors by column."""
+    energies, vectors = torch.linalg.eigh((inside @ inside.mT).cpu())
+    largest = energies.flip(-1)[..., :count].clamp_min(0)
+    return largest.to(inside.device), vectors.flip(-1)[..., :count].to(inside.device)

@@ -11,6 +11,7 @@ from loratlas.allocate.allocation import Solver
 from loratlas.allocate.constraints import Constraints
 from loratlas.dynamic.spec import PolicySpec
 from loratlas.errors import RequestError
+from loratlas.score.names import require_known
 from loratlas.study import values
 from loratlas.study.learned import HybridSpec
 from loratlas.study.scoring_options import ScoringOptions
@@ -59,11 +60,13 @@ class HybridFields(Fields):
 
     @model_validator(mode="after")
     def _can_be_used(self) -> "HybridFields":
-        # Imported here because methods are many, and most studies ask for none.
-        from loratlas.score.methods import scorer
-
         with _stated():
-            scorer(self.scorer, self.options)
+            require_known(self.scorer)
+            if self.options:
+                # Imported here because methods load torch, and a plan goes without it.
+                from loratlas.score.methods import scorer
+
+                scorer(self.scorer, self.options)
             self.to_hybrid()
         return self
 
