@@ -147,7 +147,8 @@ def page(found: Sequence[Measured], command: str) -> str:
         parts += [
             f"## {study.name}",
             f"Training: {1000 * each.row_seconds:.1f} ms a row. Brute force: "
-            f"{len(study.seeds)} seeds, rates {rates}, rank {study.lora.rank} at every site.",
+            f"{len(study.seeds)} seeds, rates {rates}, of which validation rows choose by "
+            f"{study.sweep_seeds or len(study.seeds)} of them, rank {study.lora.rank} at every site.",
             table(_HEADERS, lines(each)),
             f"Gradient scorers that take more than {MOST:g} times the training: "
             f"{', '.join(slow(each)) or 'none'}.",

@@ -35,6 +35,24 @@ def test_describing_planning_and_analysing_load_no_torch(package):
     }
 
 
+def test_a_study_with_learned_placements_is_read_and_resolved_without_torch(tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "name: x\nmodel: demo:gpt2\ndata: {source: demo:facts, format: prompt_completion}\n"
+        "placements: {full: all, scored: {scorer: gradient}, moving: {policy: saliency}}\n"
+    )
+    code = (
+        "from pathlib import Path\n"
+        "from loratlas.anatomy.read import read\n"
+        "from loratlas.study.resolve import resolve_study\n"
+        "from loratlas.study.spec import load_study\n"
+        f"study = load_study(Path({str(study)!r}))\n"
+    )
+    # Another process reads the anatomy first: reading it anew takes torch, the cache does not.
+    loaded_by(f"{code}read(study.model.name)")
+    assert "torch" not in loaded_by(f"{code}resolve_study(study, read(study.model.name))")
+
+
 def test_the_package_itself_loads_nothing_heavy():
     heavy = {"torch", "transformers", "peft", "numpy", "pydantic", "lark", "sqlalchemy", "typer"}
     assert not loaded_by("import loratlas") & heavy

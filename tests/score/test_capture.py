@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gradient_cases import subject_of
+from gradient_cases import rows_of, subject_of
 
 from loratlas.score.backward import batches, read_backward
 from loratlas.score.capture import Tokens, by_row
@@ -101,11 +101,17 @@ def test_each_row_comes_to_each_site_once():
 
 
 def test_batches_hold_rows_of_about_one_length():
-    subject = subject_of(fresh("gpt2"))
+    subject = subject_of(fresh("gpt2"), rows=rows_of(6, shortest=90, longest=200))
     found = list(batches(subject.rows, 4))
     assert [len(each) for each in found] == [4, 2]
     lengths = [subject.rows[index].num_read for each in found for index in each]
     assert lengths == sorted(lengths, reverse=True)
+
+
+def test_short_rows_go_with_more_of_their_like():
+    rows = rows_of(100, shortest=8, longest=8)
+    assert [len(each) for each in batches(rows, 4)] == [64, 36]
+    assert [len(each) for each in batches(rows, 1)] == [1] * 100
 
 
 def test_rows_are_told_apart_by_the_shape_of_what_a_map_reads():

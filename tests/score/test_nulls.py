@@ -154,8 +154,8 @@ training: {steps: 1}
     return parse_study(text, tmp_path_factory.mktemp("nulls") / "study.yaml")
 
 
-@pytest.mark.parametrize("method", ["gradient", "lora_probe"])
-def test_a_study_is_informative_and_subjects_without_anything_to_find_are_not(study, method):
+def test_a_study_is_informative_and_subjects_without_anything_to_find_are_not(study):
+    method = "gradient"
     subject = load_subject(study, ScoringOptions(method=method, rows=24), Silent())
     exchanged_rows = with_exchanged_targets(subject, 99)
     new_model = replace(subject, base=untrained(subject.base, 99))
@@ -168,7 +168,7 @@ def test_a_study_is_informative_and_subjects_without_anything_to_find_are_not(st
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])
-def test_other_kinds_of_models_are_held_against_both(family, tmp_path):
+def test_other_kinds_of_models_are_held_against_exchanged_targets(family, tmp_path):
     families.write(family, tmp_path)
     (tmp_path / "rows.jsonl").write_text(families.prompt_rows(30))
     (tmp_path / "study.yaml").write_text(
@@ -178,6 +178,6 @@ def test_other_kinds_of_models_are_held_against_both(family, tmp_path):
     )
     loaded = load_study(tmp_path / "study.yaml")
     for method in ("gradient", "para"):
-        found = score_study(loaded, ScoringOptions(method=method), Silent(), ["labels", "weights"])
-        assert len([note for note in found.notes if "The check took" in note]) == 2
+        found = score_study(loaded, ScoringOptions(method=method), Silent(), ["labels"])
+        assert "The check took" in found.notes[-1]
         assert min(each.value for each in found.scores) > 0

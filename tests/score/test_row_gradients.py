@@ -67,6 +67,7 @@ def test_products_on_either_side(factored, exact):
     turned = factored.transposed()
     torch.testing.assert_close(turned.right(left), factored.left(left).mT)
     torch.testing.assert_close(turned.left(right), factored.right(right).mT)
+    torch.testing.assert_close(factored.joined().right(right)[0], factored.right(right).sum(0))
 
 
 def test_formed_gradients_answer_as_factored_ones(factored, exact):
@@ -78,6 +79,7 @@ def test_formed_gradients_answer_as_factored_ones(factored, exact):
     close(formed.right(right), first.right(right))
     close(formed.left(left), first.left(left))
     close(formed.transposed().right(left), first.transposed().right(left))
+    close(formed.joined().left(left), first.joined().left(left))
 
 
 def test_each_of_several_maps_has_its_own_matrix(exact):

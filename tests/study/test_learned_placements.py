@@ -159,7 +159,7 @@ def test_a_run_that_goes_on_takes_the_scores_that_it_has(study_of, tmp_path, mon
     def fails(*_):
         raise AssertionError("scored again")
 
-    monkeypatch.setattr(learning, "score", fails)
+    monkeypatch.setattr(learning, "score_by", fails)
     run(study, folder)
     assert record_of(folder, "learned") == before
 

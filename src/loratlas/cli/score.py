@@ -53,8 +53,8 @@ def command(
         list[str] | None,
         typer.Option(
             help="Also score what has nothing to find: labels (targets exchanged between rows) or "
-            "weights (untrained models), and say whether the sites are ranked differently. Four "
-            "further scorings each; may be repeated.",
+            "weights (untrained models), and say whether the scores differ from those. Six further "
+            "scorings each; may be repeated.",
             metavar="NULL",
         ),
     ] = None,

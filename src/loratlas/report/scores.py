@@ -41,7 +41,7 @@ def score_notes(table: ScoreTable) -> list[str]:
     if table.agreement is not None:
         lines.append(
             f"Agreement: Kendall's τ {table.agreement:.2f} between two halves of the rows. Shapes "
-            "and depth alone can make it high."
+            "and depth alone can make it high; --null tells more."
         )
     return [*lines, *(f"Note: {note}" for note in table.notes)]
 

@@ -35,6 +35,9 @@ from loratlas.score.scorer import Subject
 from loratlas.train.base import Base
 from loratlas.train.packed.batch import Whole
 
+# Fewer tokens than this take about as long: what a pass costs by itself outweighs them.
+_FEW_TOKENS = 512
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
@@ -84,10 +87,15 @@ def read_backward(subject: Subject, sample: Sample, visit: Visit) -> Reading:
 
 
 def batches(rows: Sequence[TokenizedRow], size: int) -> Iterator[list[int]]:
-    """Yield the numbers of rows that go together, longest first: memory is asked for once."""
+    """Yield the numbers of rows that go together, longest first: memory is asked for once.
+
+    Short rows go with more than `size` of their like, unless each is to go by itself.
+    """
     order = sorted(range(len(rows)), key=lambda index: -rows[index].num_read)
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    while order:
+        many = size if size == 1 else max(size, _FEW_TOKENS // rows[order[0]].num_read)
+        yield order[:many]
+        order = order[many:]
 
 
 def _by_itself(subject: Subject) -> bool:

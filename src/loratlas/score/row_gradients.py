@@ -38,6 +38,9 @@ class RowGradients(Protocol):
     def transposed(self) -> "RowGradients":
         """Return the gradients of the transposed weight."""
 
+    def joined(self) -> "RowGradients":
+        """Return the sum of all rows' gradients, as that of one row."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Factored:
@@ -73,6 +76,12 @@ class Factored:
         """Return the same with factors exchanged."""
         return Factored(inputs=self.deltas, deltas=self.inputs)
 
+    def joined(self) -> RowGradients:
+        """Return the same with all tokens in one row."""
+        return Factored(
+            inputs=self.inputs.flatten(0, 1)[None], deltas=self.deltas.flatten(0, 1)[None]
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Formed:
@@ -100,6 +109,10 @@ class Formed:
     def transposed(self) -> RowGradients:
         """Return the gradient of the transposed weight."""
         return Formed(weight=self.weight.mT)
+
+    def joined(self) -> RowGradients:
+        """Return the gradient itself: there is one row."""
+        return self
 
 
 def ghost_norms(inputs: torch.Tensor, deltas: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:

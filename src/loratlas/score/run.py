@@ -150,6 +150,8 @@ def _table(scorer: Scorer, subject: Subject, measured: _Measured) -> ScoreTable:
             "max_rank": subject.max_rank,
             "lora": asdict(subject.lora),
             "base_digest": subject.base.digest,
+            # The anatomy of a model with a classification head is read with their number.
+            "num_labels": subject.base.ref.num_labels,
         },
     )
 

@@ -130,7 +130,7 @@ class _Sketch:
     def add(self, seen: Seen) -> None:
         """Add the gradients of some rows."""
         standing = seen.gradients if self._tall else seen.gradients.transposed()
-        self._y += standing.right(self._omega).sum(0)
+        self._y += standing.joined().right(self._omega)[0]
         self._p.add(seen.rows, standing.left(self._psi.mT))
 
     def spectrum(self) -> _Spectrum:

@@ -21,13 +21,12 @@ from loratlas.errors import PlacementError, RequestError, StudyError
 from loratlas.placement.lints import lints
 from loratlas.placement.placement import Placement
 from loratlas.score.methods import scorer
-from loratlas.score.run import score
 from loratlas.study.learned import HybridSpec, Learned
 from loratlas.study.moving import Moving
 from loratlas.study.progress import Listener
 from loratlas.study.request import Request
 from loratlas.study.resolve import ResolvedPlacement
-from loratlas.study.scoring import subject_of
+from loratlas.study.scoring import score_by, subject_of
 from loratlas.study.spec import StudySpec
 from loratlas.study.store import Store
 from loratlas.train.randomness import row_order
@@ -102,7 +101,7 @@ def _learned(request: Request, resolved: ResolvedPlacement) -> dict[str, Any]:
 def _scores(request: Request, hybrid: HybridSpec) -> ScoreTable:
     options = hybrid.scoring
     subject = subject_of(request.study, request.anatomy, request.data, request.base, options)
-    return score(scorer(options.method, options.options), subject)
+    return score_by(options, subject)
 
 
 def _allocated(request: Request, resolved: ResolvedPlacement, table: ScoreTable) -> Allocation:
