@@ -29,8 +29,10 @@ from loratlas.study.spec import StudySpec, load_study
 
 MOST = 1.5
 """What a gradient scorer may take of the time of training on the same rows."""
-# Brute force trains 33 placements; a seed that sweeps and two that do not are few, and affordable.
+# Brute force trains 33 placements: one seed that sweeps two rates, and two at the chosen rate, are
+# few, and what two cores do in a quarter of an hour.
 _SEEDS = {"seeds": 3, "sweep_seeds": 1}
+_RATES = slice(1, 3)
 _COMBINED: tuple[Combine, ...] = ("mean", "sum")
 _HEADERS = (
     *("method", "rows", "seconds", "of training", "MiB", "τ of halves"),
@@ -70,11 +72,11 @@ def measured(study: StudySpec, out: Path, *, quick: bool) -> Measured:
     row_seconds = training_seconds(subject, repeats) / len(subject.rows)
     tables = [timed(study, method, repeats) for method in methods()]
     with TerminalListener() as listener:
-        tried = [
+        planned = [
             (method, out / f"{study.name}-{method}", BruteForceOptions(method=method))
             for method in BRUTE_FORCE
         ]
-        truths = {m: brute_force(study, folder, how, listener) for m, folder, how in tried}
+        truths = {m: brute_force(study, folder, how, listener) for m, folder, how in planned}
     groups = group_sites(subject.sites, subject.anatomy, "role_quarter")
     everything = [*tables, *truths.values()]
     found = {
@@ -147,8 +149,8 @@ def page(found: Sequence[Measured], command: str) -> str:
         parts += [
             f"## {study.name}",
             f"Training: {1000 * each.row_seconds:.1f} ms a row. Brute force: "
-            f"{len(study.seeds)} seeds, rates {rates}, of which validation rows choose by "
-            f"{study.sweep_seeds or len(study.seeds)} of them, rank {study.lora.rank} at every site.",
+            f"{len(study.seeds)} seeds; rates {rates}, of which validation rows choose by "
+            f"{study.sweep_seeds or len(study.seeds)} seed; rank {study.lora.rank} at every site.",
             table(_HEADERS, lines(each)),
             f"Gradient scorers that take more than {MOST:g} times the training: "
             f"{', '.join(slow(each)) or 'none'}.",
@@ -162,13 +164,19 @@ def told(options: Namespace) -> tuple[list[Page], list[dict[str, Any]]]:
     for file in options.study or BUNDLED:
         files = options.out / f"{load_study(file).name}-files"
         study = smaller(file, files / "quick.yaml") if options.quick else load_study(file)
-        study = derived(study.path, _SEEDS, files / "brute-force.yaml")
-        found.append(measured(study, options.out, quick=options.quick))
+        found.append(measured(tried(study, files), options.out, quick=options.quick))
     names = [f"-{file.stem}" for file in options.study or ()]
     given = "".join(f" --study {file.name}" for file in options.study or ())
     quick = " --quick" if options.quick else ""
     text = page(found, f"python benchmarks/scorers.py{given}{quick} --write")
     return [(f"scorers{''.join(names)}", text)], [_figures(each) for each in found]
+
+
+def tried(study: StudySpec, files: Path) -> StudySpec:
+    """Return a study with the seeds and rates of brute force: not the lowest, not the highest."""
+    rates = study.training.learning_rate
+    changes = {"training": {"learning_rate": list(rates[_RATES] or rates)}, **_SEEDS}
+    return derived(study.path, changes, files / "brute-force.yaml")
 
 
 def _cost(scores: ScoreTable, row_seconds: float) -> list[str]:
