@@ -128,12 +128,12 @@ def ratio(scores: ScoreTable, row_seconds: float) -> float:
     return (scores.cost.seconds or 0.0) / (row_seconds * scores.cost.num_forwards)
 
 
-def page(found: Sequence[Measured], command: str) -> str:
+def page(found: Sequence[Measured], command: str, repeats: int) -> str:
     """Return the page of results as Markdown."""
     parts = [
         "# Scorers: cost, and agreement with brute force",
         f"`{command}`. Rows: that went through the model, each visit counted. Seconds: the median "
-        f"of {REPEATS} scorings, the model loaded; those of a method that trains are of one. Of "
+        f"of {repeats} scorings, the model loaded; those of a method that trains are of one. Of "
         "training: the seconds by those of training adapters at every site on as many rows, in "
         f"steps of 4, by the packed engine alone; a gradient scorer may take {MOST:g}. MiB: most "
         "memory above what was held before. τ of halves: Kendall's, between two halves of the "
@@ -168,7 +168,8 @@ def told(options: Namespace) -> tuple[list[Page], list[dict[str, Any]]]:
     names = [f"-{file.stem}" for file in options.study or ()]
     given = "".join(f" --study {file.name}" for file in options.study or ())
     quick = " --quick" if options.quick else ""
-    text = page(found, f"python benchmarks/scorers.py{given}{quick} --write")
+    command = f"python benchmarks/scorers.py{given}{quick} --write"
+    text = page(found, command, 1 if options.quick else REPEATS)
     return [(f"scorers{''.join(names)}", text)], [_figures(each) for each in found]
 
 

@@ -1,9 +1,12 @@
 """What hooks see, and that the base is given back as it was."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from gradient_cases import rows_of, subject_of
 
+from loratlas.errors import TrialError
 from loratlas.score.backward import batches, read_backward
 from loratlas.score.capture import Tokens, by_row
 from loratlas.score.gradient import Gradient
@@ -125,6 +128,30 @@ def test_rows_are_told_apart_by_the_shape_of_what_a_map_reads():
     assert by_row(torch.zeros(3, 1, 5), alone).shape == (1, 3, 5)
 
 
+class Overwriting(torch.nn.Module):
+    """Changes what a map has read before the way back."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.inner = linear
+
+    def forward(self, hidden):
+        read = hidden.clone()
+        given = self.inner(read)
+        read.add_(1)
+        return given
+
+
+def test_a_model_that_overwrites_what_a_map_has_read_is_refused():
+    model = fresh("llama")
+    path = "model.layers.0.mlp.up_proj"
+    subject = subject_of(model, paths=[path])
+    model.model.layers[0].mlp.up_proj = Overwriting(model.model.layers[0].mlp.up_proj)
+    sites = (replace(subject.sites[0], path=f"{path}.inner"),)
+    with pytest.raises(TrialError, match="overwrites what this map has read"):
+        Gradient().measure(replace(subject, sites=sites))
+
+
 class Turned(torch.nn.Module):
     """Hands a map its tokens as (tokens, rows, width)."""
 
@@ -137,8 +164,6 @@ class Turned(torch.nn.Module):
 
 
 def test_rows_that_a_map_would_mix_go_one_by_one():
-    from dataclasses import replace
-
     model = fresh("llama")
     path = "model.layers.0.mlp.up_proj"
     subject = subject_of(model, paths=[path])

@@ -128,6 +128,15 @@ def test_a_classifier_is_scored_by_its_class():
     np.testing.assert_allclose(found.values, energies(subject).mean(0), **CLOSE)
 
 
+def test_a_base_in_bf16_scores_alike():
+    """Its activations have 8 bits; energies are summed in fp32."""
+    wide = subject_of(fresh("llama"))
+    before = Gradient().measure(wide).values
+    narrow = replace(wide, base=replace(wide.base, model=wide.base.model.bfloat16()))
+    np.testing.assert_allclose(Gradient().measure(narrow).values, before, rtol=0.1)
+    assert np.isfinite(GradientNormalised().measure(narrow).values).all()
+
+
 def test_the_head_is_a_map_as_any_other():
     subject = subject_of(fresh("llama"), paths=["lm_head"])
     found = Gradient().measure(subject)

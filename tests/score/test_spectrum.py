@@ -54,13 +54,24 @@ def test_standard_errors_are_those_of_groups_left_out():
     assert found.stderr == pytest.approx([wanted], rel=0.05)
 
 
-def test_short_curves_are_near_the_truth():
-    """One rank and 10 columns, where the gradient has more directions than that."""
-    subject = subject_of(fresh("gpt2"), rows=rows_of(24), max_rank=1)
+@pytest.mark.parametrize("seed", range(3))
+def test_curves_of_wider_maps_are_near_the_truth(seed):
+    """32 columns, where gradients have up to 96 directions and half of them in what is left out."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            n_embd=96, n_layer=2, n_head=4, n_positions=16, vocab_size=64,
+            bos_token_id=1, eos_token_id=1,
+        )
+    )  # fmt: skip
+    subject = subject_of(model, rows=rows_of(32), max_rank=4, seed=seed)
     found = GradientSpectrum().measure(subject)
-    for exact, curve in zip(spectra(subject), found.curves, strict=True):
-        assert len(curve) == 1
-        assert curve == pytest.approx(exact[:1], rel=0.2)
+    for exact, curve, value in zip(spectra(subject), found.curves, found.values, strict=True):
+        assert exact[32:].any()
+        assert value == pytest.approx(exact[:4].sum(), rel=0.15)
+        np.testing.assert_allclose(curve, exact[:4], rtol=0.35)
 
 
 def test_a_map_has_no_more_ranks_than_its_shorter_side():

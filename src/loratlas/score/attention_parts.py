@@ -19,8 +19,8 @@ from loratlas.score.stand_ins import only_reader, read_with
 
 _FUSED = ("qkv", "qk", "qv", "kv")
 _FAMILIES = (Family.ATTENTION, Family.CROSS_ATTENTION)
-# Outputs are replaced by random signs: a gradient that vanishes by chance in one draw does not in
-# all of them.
+# Outputs are replaced by random numbers away from zero: a gradient that nearly vanishes by chance
+# in one draw does not in all of them.
 _NUM_DRAWS = 6
 # Gradients of outputs that have no influence are zero, up to rounding.
 _ROUNDING = 1e-4
@@ -70,15 +70,15 @@ def _influences(
     """
     leaves: dict[str, torch.Tensor] = {}
 
-    def signs(path: str, output: torch.Tensor) -> torch.Tensor:
-        drawn = torch.randint(2, output.shape, generator=_generator(subject.seed)) * 2 - 1
-        leaves[path] = drawn.to(output).requires_grad_()
+    def stand_in(path: str, output: torch.Tensor) -> torch.Tensor:
+        sizes, signs = torch.rand(2, *output.shape, generator=_generator(subject.seed))
+        leaves[path] = ((0.5 + sizes) * (signs - 0.5).sign()).to(output).requires_grad_()
         return leaves[path].clone()
 
     with torch.enable_grad():
         read = read_with(
             subject,
-            {site.path: partial(signs, site.path) for site, _ in pairs},
+            {site.path: partial(stand_in, site.path) for site, _ in pairs},
             [reader.path for _, reader in pairs],
             num_rows=_NUM_DRAWS,
             num_tokens=num_tokens,

@@ -10,9 +10,9 @@ matrices, Y = ḠΩ and P = ΨḠ, and from an orthonormal basis Q of what Y rea
 QᵀḠ (J. Tropp, A. Yurtsever, M. Udell and V. Cevher, 1609.00048, algorithm 4). Ω has twice as many
 columns as the curve has ranks and 8 more, at least 32, and Ψ has twice as many rows as that. The
 spectrum is exact up to rounding where Ḡ has no more directions than Ω has columns, as in small maps
-and with few tokens; elsewhere what lies beyond them is mixed in. On gradients of language models,
-whose spectra fall off fast, values at 16 ranks came out within a few percent, the last ranks of a
-curve within a few tenths.
+and with few tokens; elsewhere what lies beyond them is mixed in. On a GPT-2 of 8
+million parameters and 32 rows the values at 16 ranks came out 3% too high in the mean and 14% at
+most, and ranked the sites as the true ones do (Kendall's τ 0.98).
 
 Y is kept once and P for each of up to 4 groups of rows (`resampling`), in fp32: at 4096 by 4096 and
 16 ranks 6 MiB a site.
