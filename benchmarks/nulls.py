@@ -2,7 +2,7 @@
 
 Two nulls (`loratlas.score.nulls`): the same rows with their targets exchanged, and an untrained
 model of the same configuration. A null stands in for the study once, and should be called
-uninformative; the study itself is held against four others. Both what two halves of the rows say
+uninformative; the study itself is held against the others. Both what two halves of the rows say
 and what the null says is that of ``loratlas score --null``.
 """
 
