@@ -16,7 +16,7 @@ from .conftest import GUIDE, README, REPOSITORY, blocks, commands, saved_as
 
 DOCUMENTS = [README, GUIDE]
 COMMANDS = [command for document in DOCUMENTS for command in commands(document)]
-CHEAP = ("anatomy", "place", "plan", "schema")
+CHEAP = ("anatomy", "place", "plan", "schema", "score", "allocate")
 MINIMAL = "name: x\nmodel: demo:gpt2\ndata: {source: demo:facts, format: prompt_completion}\n"
 
 

@@ -24,7 +24,6 @@ METHODS = tuple(PLACES)
 INVERTED = "inverted:"
 
 
-
 def require_known(name: str) -> None:
     """Refuse a name that no method has.
 
