@@ -1,5 +1,6 @@
 """Does the table of nulls say what ``loratlas score --null`` says?"""
 
+import json
 import re
 from dataclasses import replace
 
@@ -10,13 +11,25 @@ from loratlas.score.methods import scorer
 from loratlas.score.run import score
 from loratlas.study.spec import load_study
 
+STUDY = """\
+name: tiny
+model: {model}
+data: {{source: rows.jsonl, format: prompt_completion, train: 6, test: 2, max_length: 24}}
+placements: {{full: all}}
+training: {{steps: 1}}
+"""
 
-@pytest.fixture
-def study(study_folder):
-    return load_study(study_folder / "study.yaml")
+
+@pytest.fixture(scope="module")
+def study(tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nulls")
+    lines = [{"prompt": f"Number {n} is", "completion": f" {n * n} at once."} for n in range(8)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "study.yaml").write_text(STUDY.format(model=tiny_folder))
+    return load_study(folder / "study.yaml")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rows(benchmarks, study):
     return list(benchmarks.nulls.rows_of(study, ["gradient", "plop"]))
 
@@ -62,10 +75,10 @@ def test_a_null_that_passes_for_informative_is_named(benchmarks, rows):
     assert benchmarks.nulls.missed([caught]) == []
 
 
-def test_runs_end_to_end(benchmarks, study_folder, tmp_path, monkeypatch, capsys):
+def test_runs_end_to_end(benchmarks, study, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmarks.nulls, "methods", lambda: ["gradient"])
     figures = tmp_path / "figures.json"
-    file = str(study_folder / "study.yaml")
+    file = str(study.path)
     benchmarks.nulls.main(["--study", file, "--json", str(figures), "--threads", "1"])
     said = capsys.readouterr().out
     assert "Of 2 stand-ins without anything to find," in said
