@@ -134,6 +134,7 @@ def test_a_hybrid_keeps_its_budget_and_is_trained_as_it_was_allocated(study_of, 
     assert record.trainable_parameters == allocation["used"]
     assert record.trainable_parameters <= baseline.trainable_parameters
     assert len({adapter["rank"] for adapter in record.adapters}) > 1
+    assert record.rule == "gradient over all"
     trials = trials_of(folder, "learned")
     assert [trial.status for trial in trials] == ["done", "done"]
     assert all(trial.trajectory is None for trial in trials)

@@ -206,7 +206,7 @@ def _placement(resolved: ResolvedPlacement, base_parameters: int, baseline: int)
     count = resolved.trainable_parameters
     matched = resolved.matched_to
     return {
-        "rule": str(resolved.rule),
+        "rule": resolved.said,
         "num_sites": len(placement.adapters),
         "ranks": sorted({adapter.rank for adapter in placement.adapters}),
         "trainable_parameters": count,

@@ -52,6 +52,15 @@ class ResolvedPlacement:
         return self.placement.digest
 
     @property
+    def said(self) -> str:
+        """Its rule; of one that is learned, what decides, and over which sites."""
+        if self.moving is not None:
+            return f"{self.moving.spec.name} over {self.rule}"
+        if self.hybrid is not None:
+            return f"{self.hybrid.scoring.method} over {self.rule}"
+        return str(self.rule)
+
+    @property
     def trainable_parameters(self) -> int:
         """Adapter parameters that it ends with, at most."""
         moving = self.moving

@@ -56,7 +56,7 @@ def _placement_record(resolved: ResolvedPlacement) -> PlacementRecord:
     return PlacementRecord(
         name=resolved.name,
         digest=resolved.digest,
-        rule=str(resolved.rule),
+        rule=resolved.said,
         trainable_parameters=resolved.trainable_parameters,
         matched_to=resolved.matched_to,
         families=families(placement),
