@@ -18,7 +18,13 @@ from loratlas.study.spec import load_study
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
 LINE = re.compile(r"ratio \d+\.\d\d \(\d+\.\d\d to \d+\.\d\d over \d+ pairs\)")
-NAMES = ["study", "layer_ranges", "single", "bf16"]
+# The other two do what these do, with more trials.
+NAMES = [
+    "layer_ranges",
+    "single",
+    pytest.param("study", marks=pytest.mark.slow),
+    pytest.param("bf16", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(params=NAMES)
