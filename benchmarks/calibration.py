@@ -39,6 +39,7 @@ lora: {{rank: 8, alpha: 16}}
 match: parameters
 training: {{steps: {steps}, batch: 16, learning_rate: 5e-3, warmup: 0.1}}
 seeds: {seeds}
+engine: reference
 measures: [loss]
 """
 
