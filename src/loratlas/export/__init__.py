@@ -1,0 +1,1 @@
+"""Adapters and configurations for elsewhere."""

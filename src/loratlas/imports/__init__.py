@@ -1,0 +1,1 @@
+"""Results and adapters that were not made here."""
