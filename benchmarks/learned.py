@@ -2,12 +2,14 @@
 
 A study with learned placements is run to its end. Where the policies of its first seed ended, at
 their chosen rates, becomes ordinary placements, and a second study trains these from scratch beside
-the baseline, at the same swept rates: what a policy gains by moving shows in the difference. Every
-figure is `loratlas.analysis`'s. The page is benchmarks/results/NAME.md, NAME that of the study; a
-run that was broken off goes on.
+the baseline, at the same swept rates: what a policy gains by moving is the contrast of the two,
+and whether scores say where is that of a scorer and the same scores upside down. Every figure is
+`loratlas.analysis`'s. The page is benchmarks/results/NAME.md, NAME that of the study that was run;
+a run that was broken off goes on.
 """
 
 import json
+import shlex
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -18,7 +20,8 @@ from typing import Any
 from machine import described
 from studies import BUNDLED, Page, derived, options_of, publish, run, signed, smaller, span, table
 
-from loratlas.analysis.arms import trials_at_chosen_rate
+from loratlas.analysis.arms import arms_of, trials_at_chosen_rate
+from loratlas.analysis.contrasts import Contrast, contrast
 from loratlas.analysis.moved import Moved, moved
 from loratlas.analysis.summary import results
 from loratlas.placement.rules import parse
@@ -30,10 +33,13 @@ from loratlas.study.store import Store
 from loratlas.train.base import pick_device
 
 RETRAINED = "{} retrained"
+UPSIDE_DOWN = ("gradient", "inverted")
+"""A scorer, and the same scores upside down."""
 _HEADERS = (
     "placement", "chosen by", "parameters", "rate", "loss", "difference", "95% interval",
     "p (Holm)", "verdict", "scoring, s", "τ of final ranks",
 )  # fmt: skip
+_CONTRAST_HEADERS = ("contrast", "difference", "95% interval", "p", "seeds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,12 +52,15 @@ class Outcome:
         moves: how its policies moved.
         second: results of the placements where they ended, trained from scratch; None where no
             policy came to its end.
+        contrasts: of each policy with its retrained placement, and of a scorer with itself upside
+            down, paired by seed and example.
     """
 
     study: StudySpec
     first: Mapping[str, Any]
     moves: Sequence[Moved]
     second: Mapping[str, Any] | None
+    contrasts: Sequence[Contrast]
 
     @property
     def agreement(self) -> dict[str, float | None]:
@@ -69,15 +78,45 @@ def carried_out(study: StudySpec, out: Path, files: Path) -> Outcome:
     """
     run(study, out / study.name)
     with closing(open_run(out / study.name)) as store:
-        first, moves = results(store), moved(store)
         ended = final_placements(store, study.seeds[0])
-    second = None
-    if ended:
-        again = retrained(study, ended, files)
+    again = retrained(study, ended, files) if ended else None
+    if again is not None:
         run(again, out / again.name)
-        with closing(open_run(out / again.name)) as store:
-            second = results(store)
-    return Outcome(study=study, first=first, moves=moves, second=second)
+    return outcome_of(study, out / study.name, None if again is None else out / again.name)
+
+
+def outcome_of(study: StudySpec, first: Path, second: Path | None) -> Outcome:
+    """Read what came of a study from its run folders.
+
+    Args:
+        study: the study.
+        first: its run folder.
+        second: that of the placements where its policies ended; None where there is none.
+    """
+    with closing(open_run(first)) as one:
+        found, moves, again = results(one), moved(one), None
+        contrasts = list(contrasts_within(one))
+        if second is not None:
+            with closing(open_run(second)) as two:
+                again = results(two)
+                contrasts = [*contrasts_between(one, two), *contrasts]
+    return Outcome(study=study, first=found, moves=moves, second=again, contrasts=contrasts)
+
+
+def contrasts_between(first: Store, second: Store) -> Iterator[Contrast]:
+    """Yield what each policy has beyond its retrained placement; the rows are the same."""
+    ours, theirs = arms_of(first), arms_of(second)
+    for name, arm in ours.by_name.items():
+        if (again := theirs.by_name.get(RETRAINED.format(name))) is not None:
+            yield contrast(arm, again, ours.num_tokens)
+
+
+def contrasts_within(store: Store) -> Iterator[Contrast]:
+    """Yield what a scorer has beyond the same scores upside down."""
+    arms = arms_of(store)
+    found = [arms.by_name[name] for name in UPSIDE_DOWN if name in arms.by_name]
+    if len(found) == len(UPSIDE_DOWN):
+        yield contrast(found[0], found[1], arms.num_tokens)
 
 
 def final_placements(store: Store, seed: int) -> dict[str, list[dict[str, Any]]]:
@@ -144,6 +183,19 @@ def cells(found: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         )
 
 
+def contrast_lines(contrasts: Sequence[Contrast]) -> Iterator[list[str]]:
+    """Yield a row for each contrast."""
+    for each in contrasts:
+        of = each.estimate
+        yield [
+            f"{each.placement} less {each.baseline}",
+            signed(of.value),
+            span(of.interval),
+            p_value(of.p_value),
+            str(len(each.seeds)),
+        ]
+
+
 def verdicts(found: Mapping[str, Any]) -> str:
     """Return in a sentence which placements are better than the baseline, and which are not."""
     by_verdict: dict[str, list[str]] = {}
@@ -173,13 +225,20 @@ def page(outcome: Outcome, command: str) -> str:
         "Loss: nats per scored token of the test rows ± half its 95% interval. Difference: to "
         f"{study.baseline}, paired by seed and example; below zero is better. Scoring: seconds "
         "that are charged to the placement, once. τ: mean rank agreement (Kendall) of the ranks "
-        "that a policy ended with, between seeds. Retrained: the ranks that the first seed ended "
+        "that a policy ended with, between seeds. Parameters of a policy: the mean over seeds of "
+        "what its trials ended with. Retrained: the ranks that the first seed ended "
         "with, trained from scratch in a study of their own beside the baseline.",
         table(_HEADERS, lines(outcome)),
         verdicts(found),
     ]
     if outcome.second is not None:
         parts.append(f"Retrained. {verdicts(outcome.second)}")
+    if outcome.contrasts:
+        parts += [
+            "Contrasts, paired by seed and example; below zero the first is better. Each p stands "
+            "by itself.",
+            table(_CONTRAST_HEADERS, contrast_lines(outcome.contrasts)),
+        ]
     parts += ["\n".join(f"- {line}" for line in each) for each in (failed, warnings) if each]
     return "\n\n".join(parts) + "\n"
 
@@ -189,23 +248,37 @@ def told(options: Namespace) -> tuple[list[Page], list[dict[str, Any]]]:
     pages, figures = [], []
     for file in options.study or BUNDLED:
         study = load_study(file)
-        files = options.out / f"{study.name}-files"
-        outcome = carried_out(
-            smaller(file, files / "quick.yaml") if options.quick else study, options.out, files
-        )
-        given = f" --study {file.name}" if options.study else ""
-        quick = " --quick" if options.quick else ""
-        command = f"python benchmarks/learned.py{given}{quick} --write"
-        pages.append((study.name, page(outcome, command)))
+        if options.quick:
+            study = smaller(file, options.out / f"{study.name}-quick.yaml")
+        outcome = carried_out(study, options.out, options.out / f"{study.name}-files")
+        pages.append((study.name, page(outcome, command_of(options))))
         figures.append(
             {
-                "study": outcome.study.name,
+                "study": study.name,
                 "results": outcome.first,
                 "agreement": outcome.agreement,
                 "retrained": outcome.second,
+                "contrasts": [
+                    {
+                        "placement": each.placement,
+                        "baseline": each.baseline,
+                        "difference": each.estimate.value,
+                        "interval": each.estimate.interval,
+                        "p": each.estimate.p_value,
+                        "num_seeds": len(each.seeds),
+                    }
+                    for each in outcome.contrasts
+                ],
             }
         )
     return pages, figures
+
+
+def command_of(options: Namespace) -> str:
+    """Return the command that writes the pages, as it can be given again."""
+    studies = [part for file in options.study or () for part in ("--study", str(file))]
+    quick = ["--quick"] if options.quick else []
+    return shlex.join(["python", "benchmarks/learned.py", *studies, *quick, "--write"])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,13 +17,7 @@ from machine import described
 from scoring_cost import methods, subject_for
 from studies import BUNDLED, Page, options_of, publish, smaller, table
 
-from loratlas.allocate.agreement import (
-    NUM_NULLS,
-    Floats,
-    NullCheck,
-    against_nulls,
-    uninformative,
-)
+from loratlas.allocate.agreement import NUM_NULLS, Floats, NullCheck, against_nulls
 from loratlas.allocate.table import ScoreTable
 from loratlas.report.narrow import UNKNOWN, figure
 from loratlas.score.methods import scorer
@@ -124,7 +118,7 @@ def missed(rows: Sequence[Row]) -> list[str]:
         f"{row.method} ({row.study}, {TITLES[null]})"
         for row in rows
         for null, found in row.nulls.items()
-        if found.null.informative and not uninformative(found.stand_in)
+        if found.null.informative and not found.stand_in.uninformative
     ]
 
 
@@ -170,7 +164,7 @@ def _values(scores: ScoreTable) -> Floats:
 
 
 def _halves(scores: ScoreTable) -> str:
-    return _bold(figure(scores.agreement, 2), bool(uninformative(scores)))
+    return _bold(figure(scores.agreement, 2), bool(scores.uninformative))
 
 
 def _cells(found: Beside) -> list[str]:
@@ -192,7 +186,7 @@ def _figures(row: Row) -> dict[str, Any]:
         "study": row.study,
         "method": row.method,
         "agreement": row.scores.agreement,
-        "uninformative": list(uninformative(row.scores)),
+        "uninformative": list(row.scores.uninformative),
         "nulls": {
             null: {
                 "study": {**asdict(found.study), "informative": found.study.informative},
@@ -200,7 +194,7 @@ def _figures(row: Row) -> dict[str, Any]:
                     **asdict(found.null),
                     "informative": found.null.informative,
                     "halves": found.stand_in.agreement,
-                    "uninformative": list(uninformative(found.stand_in)),
+                    "uninformative": list(found.stand_in.uninformative),
                 },
             }
             for null, found in row.nulls.items()

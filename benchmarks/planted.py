@@ -50,7 +50,7 @@ from loratlas.train.trial import ModelRef
 
 SIZES = (2, 3, 3)
 """Sites of each planted set."""
-# They say the same of every site, or nothing but chance, whose precision is known.
+# The first has the values of `parameters`; of chance the precision is known.
 _LEFT_OUT = ("uniform", "random")
 _SET_HEADERS = ("planted", "strength", "base", "teacher", "adapters", "places by brute force")
 

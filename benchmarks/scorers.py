@@ -84,6 +84,7 @@ def measured(study: StudySpec, out: Path, *, quick: bool) -> Measured:
             truth,
             [each for each in everything if each.method != method],
             groups,
+            subject.anatomy,
             seed=0,
             combine=combine,
         )
@@ -135,7 +136,8 @@ def page(found: Sequence[Measured], command: str, repeats: int) -> str:
         f"`{command}`. Rows: that went through the model, each visit counted. Seconds: the median "
         f"of {repeats} scorings, the model loaded; those of a method that trains are of one. Of "
         "training: the seconds by those of training adapters at every site on as many rows, in "
-        f"steps of 4, by the packed engine alone; a gradient scorer may take {MOST:g}. MiB: most "
+        "steps of as many as a gradient scorer sends through at once, by the packed engine alone; "
+        f"a gradient scorer may take {MOST:g}. MiB: most "
         "memory above what was held before. τ of halves: Kendall's, between two halves of the "
         "rows.",
         "τ with brute force is over groups by role and quarter of the depth, with a 95% interval "

@@ -7,6 +7,7 @@ from dataclasses import replace
 from loratlas.allocate.table import ScoreTable
 from loratlas.errors import TrialError
 from loratlas.placement.placement import place
+from loratlas.score.backward import rows_of_a_pass
 from loratlas.score.methods import scorer, scorers
 from loratlas.score.scorer import Subject
 from loratlas.study.progress import Silent
@@ -46,8 +47,9 @@ def timed(study: StudySpec, method: str, repeats: int) -> ScoreTable:
 def training_seconds(subject: Subject, repeats: int) -> float:
     """Return the seconds of training adapters at every site on the rows of a subject, once.
 
-    By the packed engine alone: one trial, steps of as many rows as a scorer reads at once, no
-    hidden state kept. Opening the base is left out, as loading it is for scorers.
+    By the packed engine alone: one trial, steps of one pass each, of as many rows as a gradient
+    scorer sends through at once; no hidden state is kept. Opening the base is left out, as loading
+    it is for scorers.
 
     Raises:
         TrialError: the engine does not serve this base, or the training diverged.
@@ -57,18 +59,24 @@ def training_seconds(subject: Subject, repeats: int) -> float:
     if isinstance(packed, str):
         raise TrialError(f"there is no packed training to compare with: {packed}")
     placement = place(anatomy, "all", rank=lora.rank, alpha=lora.alpha, scaling=lora.scaling)
-    steps = math.ceil(len(subject.rows) / subject.batch)
-    training = replace(
-        subject.training, steps=steps, batch=subject.batch, accumulation=1, warmup=0.0
-    )
+    batch = rows_of_a_pass(subject)
+    steps = math.ceil(len(subject.rows) / batch)
+    training = replace(subject.training, steps=steps, batch=batch, accumulation=1, warmup=0.0)
     rate = min(subject.training.learning_rate)
     seconds = []
     for _ in range(repeats + 1):
         slot = Slot.new(placement, seed=subject.seed, dropout=0.0, device=base.device)
         prefix = PrefixCache(base_digest=base.digest, dtype=base.model.dtype, memory_limit=0)
-        passes = Passes(subject.batch * max(row.num_read for row in subject.rows))
+        passes = Passes(batch * max(row.num_read for row in subject.rows))
         with packed.opened([slot], prefix) as flow:
-            (fit,) = fit_pack(flow, subject.rows, training, learning_rates=[rate], passes=passes)
+            (fit,) = fit_pack(
+                flow,
+                subject.rows,
+                training,
+                learning_rates=[rate],
+                passes=passes,
+                masking=subject.masking,
+            )
         prefix.close()
         if isinstance(fit, TrialError):
             raise fit
