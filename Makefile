@@ -7,7 +7,7 @@ STAMP := $(VENV)/.up-to-date
 TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help study test test-all check format setup clean
+.PHONY: help study test test-all bad-input faults consumers check format setup clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,22 @@ test: check  ## Run the checks and the tests (under 6 minutes on 2 cores)
 
 test-all: check  ## Run every test, the slow ones too
 	$(TESTS)
+
+bad-input: $(STAMP)  ## Ask everything that a person may get wrong (under 20 minutes on 2 cores)
+	$(BIN)/python tools/bad_input.py
+
+faults: $(STAMP)  ## Kill runs at 100 moments, stage each other fault (under 20 minutes on 2 cores)
+	$(BIN)/python tools/faults
+
+# Two packages without their dependencies: schemas and the code beside them need neither.
+consumers: $(STAMP)  ## Hold exports against the packages of Axolotl and LLaMA-Factory (fetches 2 MB)
+	rm -rf $(VENV)/consumers
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+		-d $(VENV)/consumers axolotl==0.19.0 llamafactory==0.9.5
+	for package in axolotl llamafactory; do \
+		$(BIN)/python -m zipfile -e $(VENV)/consumers/$$package-*.whl $(VENV)/consumers/$$package || exit 1; \
+	done
+	LORATLAS_CONSUMERS=$(CURDIR)/$(VENV)/consumers $(BIN)/python -m pytest tests/consumers
 
 check: $(STAMP)  ## Run ruff, mypy --strict and import-linter
 	$(BIN)/ruff format --check .

@@ -1,21 +1,21 @@
 """What many tests need: a tiny model on disk, data for it, a study file, and the no-skip flag."""
 
-import json
 import os
-import random
 from pathlib import Path
 
 import pytest
+
+import tiny_study
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # As `loratlas run` sets it: before torch is imported.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+# What a test replaces in its own process is not replaced in another one; where the processes are
+# the subject, a test asks for them.
+os.environ.setdefault("LORATLAS_WORKERS", "0")
 # The models of the tests are so small that a second thread costs more than it gives.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-_NAMES = ["Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana"]
-_PLACES = ["Oslo", "Rome", "Lima", "Cairo", "Delhi", "Quito"]
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -34,80 +34,18 @@ def private_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("LORATLAS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def rows(seed: int, count: int) -> list[dict[str, str]]:
-    """Return prompt/completion rows without repeats."""
-    chance = random.Random(seed)
-    return [
-        {
-            "prompt": f"Where does {chance.choice(_NAMES)} number {index} live?",
-            "completion": f" In {chance.choice(_PLACES)}, since {1900 + chance.randrange(99)}.",
-        }
-        for index in range(count)
-    ]
-
-
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """A GPT-2 of 3 layers and width 32 with random weights and its own tokenizer, on disk."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
     folder = tmp_path_factory.mktemp("tiny-gpt2")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    text = [row["prompt"] + row["completion"] for row in rows(0, 200)]
-    tokenizer.train_from_iterator(text, trainer)
-    end = "<|endoftext|>"
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=end, eos_token=end, pad_token=end
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = GPT2Config(
-        n_layer=3,
-        n_embd=32,
-        n_head=4,
-        n_positions=64,
-        vocab_size=400,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder)
+    tiny_study.write_model(folder)
     return folder
 
 
 @pytest.fixture
 def study_folder(tmp_path, tiny_folder) -> Path:
     """A folder with data and a study.yaml: 2 placements, 2 seeds, 3 steps a trial."""
-    lines = [json.dumps(row) for row in rows(1, 60)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
-    (tmp_path / "study.yaml").write_text(
-        f"""\
-name: tiny
-model: {tiny_folder}
-data:
-  source: rows.jsonl
-  format: prompt_completion
-  train: 32
-  validation: 8
-  test: 12
-  max_length: 48
-placements:
-  full: all
-  attention: attention
-baseline: full
-lora: {{rank: 2, alpha: 4}}
-training: {{steps: 3, batch: 4, learning_rate: 1e-2}}
-seeds: 2
-"""
-    )
+    tiny_study.write_study(tmp_path, str(tiny_folder))
     return tmp_path
 
 

@@ -75,8 +75,8 @@ def study_file_page() -> Iterator[str]:
     yield (
         "YAML 1.2, one mapping, UTF-8. Unknown keys are refused, and text is never taken for a "
         "number. A rule that holds a comma is quoted. Relative paths start from the folder of "
-        "the study file. `loratlas schema --out FILE` writes the JSON Schema of this page, with "
-        "which an editor completes and checks."
+        "the study file and stay in it. `loratlas schema --out FILE` writes the JSON Schema of "
+        "this page, with which an editor completes and checks."
     )
     for section, title in _SECTIONS.items():
         yield f"## {title}"

@@ -10,11 +10,13 @@
     │   ├── ModelError (ValueError)      a model cannot be found or read
     │   ├── DataError (ValueError)       data cannot be found or read
     │   ├── RunFolderError (ValueError)  a run folder cannot be used for this
+    │   ├── ExportError (ValueError)     a trial cannot be exported so, or is none that can be
     │   └── NotYetError (NotImplementedError)   understood, but not served by this version
     └── WorkError                        the work failed; exit code 1
         ├── VerificationError (RuntimeError)    what was built is not what was planned
         ├── TrialError (RuntimeError)    a trial failed or diverged
         └── StoreError (RuntimeError)    the store of a run cannot be read or written
+            └── StaleClaimError          a trial was begun again by somebody else meanwhile
 
 Each error also is the standard library's type for its case, so that a caller who
 does not know loratlas can still catch it.
@@ -60,6 +62,10 @@ class RunFolderError(RequestError, ValueError):
     """A run folder is missing, unreadable, or holds another study."""
 
 
+class ExportError(RequestError, ValueError):
+    """A trial cannot be exported, or its placement cannot be expressed for a target."""
+
+
 class NotYetError(RequestError, NotImplementedError):
     """The request is understood but not served by this version."""
 
@@ -78,6 +84,10 @@ class TrialError(WorkError, RuntimeError):
 
 class StoreError(WorkError, RuntimeError):
     """The store of a run cannot be read or written."""
+
+
+class StaleClaimError(StoreError):
+    """What came out of a trial arrives late: somebody else has begun it again."""
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

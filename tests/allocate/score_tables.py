@@ -19,9 +19,9 @@ def path(part, layer=0):
     return f"model.layers.{layer}.{block}.{part}_proj"
 
 
-def table(values, anatomy=SMALL, *, curves=None, higher_is_better=True, **fields):
+def table(values, anatomy=SMALL, *, curves=None, groups=None, higher_is_better=True, **fields):
     """Return a table of values by path, or of curves by path, whose values are their sums."""
-    curves = curves or {}
+    curves, groups = curves or {}, groups or {}
     values = values or {name: sum(curve) for name, curve in curves.items()}
     return ScoreTable(
         method="hand",
@@ -31,7 +31,7 @@ def table(values, anatomy=SMALL, *, curves=None, higher_is_better=True, **fields
         anatomy_digest=anatomy.digest,
         cost=ScoringCost(),
         scores=tuple(
-            SiteScore(path=name, value=value, curve=curves.get(name))
+            SiteScore(path=name, value=value, curve=curves.get(name), group=groups.get(name))
             for name, value in values.items()
         ),
         **fields,

@@ -99,7 +99,7 @@ def test_caps_sites_and_candidates():
     cap = Cap(rule="feed_forward @ last(1)", most=Budget(amount=5, unit="ranks"))
     found = ranks(solve(table(EVERY), 900, caps=(cap,)))
     assert sum(found.get(path(part, 1), 0) for part in ("gate", "up", "down")) == 5
-    few = solve(table(EVERY), 700, max_sites=3)
+    few = solve(table(EVERY), 400, max_sites=3)
     assert len(few.placement.adapters) == 3
     assert few.gap == 0
     only = solve(table(EVERY), 300, only="attention")
@@ -140,6 +140,21 @@ def test_a_list_of_roles_is_a_rule():
         (1665, {}, "a budget of 1,665 parameters is above the largest allocation"),
         (231, {"min_rank": 1}, "the smallest takes 232 and the largest 1,664 parameters"),
         (300, {"max_rank": 1}, "the smallest takes 12 and the largest 232 parameters"),
+        # Three of the widest sites at rank 8, of 20 parameters each.
+        (481, {"max_sites": 3}, "the smallest takes 12 and the largest at most 480 parameters"),
+        # 60 for attention, and 8 ranks of 20 at each of six others.
+        (
+            1021,
+            {"caps": (Cap(rule="attention", most=Budget(amount=60)),)},
+            "a budget of 1,021 parameters is above the largest allocation: with the sites and "
+            "ranks that are allowed, the smallest takes 12 and the largest at most 1,020",
+        ),
+        # 5 ranks of 20 at the widest of them.
+        (
+            101,
+            {"caps": (Cap(rule="all", most=Budget(amount=5, unit="ranks")),)},
+            "the largest at most 100 parameters",
+        ),
         (
             900,
             {"min_rank": 1, "max_sites": 9},

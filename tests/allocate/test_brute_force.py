@@ -41,10 +41,10 @@ class Case:
         self.curves = dict(zip(PARTS, case["curves"], strict=True))
         self.allowed = case["ranks"] or (0, 1, 2, 3)
         self.unit, self.max_sites, self.tied = case["unit"], case["max_sites"], case["tied"]
-        most = sum(COSTS[self.unit](site) for site in SITES.values()) * max(self.allowed)
-        self.budget = max(1, most * case["share"] // 100)
         # The cap counts parameters, whatever the budget counts.
         self.cap = None if case["cap"] is None else max(1, 40 * 3 * case["cap"] // 100)
+        self.largest = max(self.used(chosen) for chosen in self.options() if self.limited(chosen))
+        self.budget = max(1, self.largest * case["share"] // 100)
 
     def table(self):
         curves = {path(name): tuple(curve) for name, curve in self.curves.items()}
@@ -65,19 +65,24 @@ class Case:
         return sum(chosen[part] * COSTS[self.unit](SITES[part]) for part in PARTS)
 
     def fits(self, chosen):
+        return self.used(chosen) <= self.budget and self.limited(chosen)
+
+    def limited(self, chosen):
+        """Whether everything but the budget is kept."""
         attention = sum(chosen[part] * COSTS["parameters"](SITES[part]) for part in QKV)
         return (
-            self.used(chosen) <= self.budget
-            and (self.cap is None or attention <= self.cap)
+            (self.cap is None or attention <= self.cap)
             and (self.max_sites is None or sum(map(bool, chosen.values())) <= self.max_sites)
             and (not self.tied or len({chosen[part] for part in QKV}) == 1)
             and set(chosen.values()) <= set(self.allowed)
         )
 
-    def best(self):
+    def options(self):
         everything = product(self.allowed, repeat=len(PARTS))
-        options = (dict(zip(PARTS, chosen, strict=True)) for chosen in everything)
-        return max(self.utility(chosen) for chosen in options if self.fits(chosen))
+        return (dict(zip(PARTS, chosen, strict=True)) for chosen in everything)
+
+    def best(self):
+        return max(self.utility(chosen) for chosen in self.options() if self.fits(chosen))
 
 
 def given_ranks(allocation):
@@ -109,7 +114,19 @@ def test_the_exact_allocation_is_the_best_of_all(drawn):
     assert found.utility == case.utility(chosen) == pytest.approx(best, abs=1e-9)
     assert found.used == case.used(chosen)
     assert (found.gap, found.bound) == (0, found.utility)
-    assert not any("time limit" in note for note in found.notes)
+    assert not any(note.startswith("the search ended before") for note in found.notes)
+
+
+@LAWS
+@given(cases)
+def test_no_budget_is_called_too_large_that_an_allocation_can_take(drawn):
+    case = Case(drawn)
+    assume(case.largest > 0)
+    case.budget = case.largest
+    attempt(case, "greedy")
+    bound = sum(COSTS[case.unit](site) for site in SITES.values()) * max(case.allowed)
+    with pytest.raises(PlacementError, match="above the largest allocation"):
+        solve(case.table(), bound + 1, case.unit, solver="greedy", **case.limits())
 
 
 @LAWS

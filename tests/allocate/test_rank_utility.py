@@ -42,12 +42,24 @@ def test_where_lower_is_better_the_order_is_turned_round():
 
 
 def test_the_sites_of_a_group_share_its_value():
-    values = {UP: 6.0, DOWN: 6.0, path("gate"): 6.0, Q: 3.0}
-    groups = table(values, granularity="group")
-    weights = dict(utility_of(groups, [UP, Q], 4.0).weights)
-    assert weights == {UP: 2, Q: 3}
+    values = {UP: 6.0, DOWN: 6.0, path("gate"): 6.0, Q: 6.0}
+    # Equal values do not make a group.
+    groups = {UP: "a", DOWN: "a", path("gate"): "a", Q: "b"}
+    tried = table(values, granularity="group", groups=groups)
+    weights = dict(utility_of(tried, [UP, Q], 4.0).weights)
+    assert weights == {UP: 2, Q: 6}
     types = table(values, granularity="type")
-    assert dict(utility_of(types, [UP, Q], 4.0).weights) == {UP: 6, Q: 3}
+    assert dict(utility_of(types, [UP, Q], 4.0).weights) == {UP: 6, Q: 6}
+
+
+def test_values_of_groups_say_of_which():
+    silent = table({UP: 6.0, DOWN: 6.0}, granularity="group", groups={UP: "a"})
+    with pytest.raises(DataError) as error:
+        solve(silent, 80)
+    assert str(error.value) == (
+        f"the scores by hand are values of groups, and that of {DOWN} does not say of which; score "
+        "again"
+    )
 
 
 def test_plop_adapts_the_lowest():
@@ -66,6 +78,24 @@ def test_scores_that_say_nothing_make_all_sites_equal(scores):
             found = solve(each, 80, solver=solver)
             assert ranks(found) == {UP: 2, DOWN: 2}
             assert found.notes == (note,)
+
+
+def test_curves_of_nothing_make_all_sites_equal_whatever_their_values_are():
+    scores = table({UP: 3.0, DOWN: 1.0}, curves={UP: (0.0,), DOWN: (0.0,)})
+    assert dict(utility_of(scores, [UP, DOWN], 4.0).weights) == {UP: 1, DOWN: 1}
+    for solver in ("exact", "greedy", "proportional"):
+        found = solve(scores, 80, solver=solver)
+        assert ranks(found) == {UP: 2, DOWN: 2}
+        assert found.notes == ("no score is above zero: every site is taken to be worth the same",)
+
+
+def test_a_budget_in_ranks_keeps_what_is_above_one_threshold():
+    """PARA's rule, for curves of squared singular values."""
+    curves = {UP: (9.0, 4.0, 1.0), DOWN: (5.0, 3.0), Q: (0.5, 0.0)}
+    for amount, threshold in ((3, 4.0), (4, 3.0), (6, 0.5)):
+        kept = {name: sum(value >= threshold for value in curve) for name, curve in curves.items()}
+        found = ranks(solve(table(None, curves=curves), amount, "ranks"))
+        assert found == {name: rank for name, rank in kept.items() if rank}
 
 
 def test_a_site_worth_nothing_gets_nothing():

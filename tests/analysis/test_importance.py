@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from arms import BASE, TOKENS
@@ -6,7 +8,7 @@ from decisions import losses, run
 from loratlas.analysis.contrasts import Arm
 from loratlas.analysis.estimates import estimate
 from loratlas.analysis.groups import groups_of
-from loratlas.analysis.importance import importance
+from loratlas.analysis.importance import importance, linear
 from loratlas.anatomy.sites import Role, Site
 
 ROLES = ("attention.q", "attention.v", "feed_forward.up")
@@ -108,6 +110,23 @@ def _additive(placements, worth, noise=0.01):
             groups[role] = groups.get(role, 0) + 1 / 4
         table[name] = 2.9 - sum(worth[role] * share for role, share in groups.items())
     return losses(table, noise=noise)
+
+
+def test_the_linear_model_says_why_a_placement_is_left_out():
+    """One has no scores; of one the sites change in training, so that it has no share."""
+    placements = {
+        "a": EVERY,
+        "b": _sites("attention"),
+        "c": _sites("attention", "feed_forward", layers=(0, 1)),
+        "d": _sites("attention.q", "feed_forward", layers=(1, 2)),
+        "e": _sites("attention.v"),
+    }
+    arms = losses({**dict.fromkeys(placements, 2.0), "moves": 2.0})
+    unscored = replace(arms.by_name["e"], seeds=(), nll=arms.by_name["e"].nll[:0])
+    arms = replace(arms, by_name={**arms.by_name, "e": unscored})
+    says = linear(arms, groups_of(placements, SITES, "role")).says
+    assert "Left out, for want of scores: e." in says
+    assert "Left out, for their sites change in training: moves." in says
 
 
 def test_a_linear_model_finds_what_adds_up():

@@ -5,13 +5,10 @@ import json
 import pytest
 
 from loratlas.analysis.resources import resource_tables, resources
-from loratlas.study.records import PlacementRecord, TrialRecord
+from loratlas.study.records import TrialRecord
 from loratlas.train.outcome import Probe
 
-PLACEMENT = PlacementRecord(
-    name="attention", digest="d", rule="attention", trainable_parameters=1000, matched_to=None,
-    families={"attention": 1000}, adapters=[], warnings=[],
-)  # fmt: skip
+NUM_PARAMETERS = 1000
 
 
 def phase(before, peak, reserved=None):
@@ -52,7 +49,7 @@ def test_the_figures_of_a_placement():
         trial(1, adapter_bytes=4198, memory={"train": phase(1, 8), "score": phase(3, 6)}),
         trial(2),
     ]
-    found = resources(PLACEMENT, probe(), trials)
+    found = resources(NUM_PARAMETERS, probe(), trials)
     assert found["adapter_bytes"] == {"planned": 4000, "on_disk": 4200}
     assert found["step_seconds"] == {
         "median": 3.0, "lower_quartile": 2.0, "upper_quartile": 4.0, "least": 1.0, "most": 5.0,
@@ -75,7 +72,7 @@ def test_the_figures_of_a_placement():
 
 def test_seconds_of_roles_that_share_a_step_are_not_told_apart():
     both = [role("attention", 400), role("feed_forward", 600, None, None)]
-    first, second = resources(PLACEMENT, probe(roles=both), [])["roles"]
+    first, second = resources(NUM_PARAMETERS, probe(roles=both), [])["roles"]
     assert first["seconds_per_parameter_and_token"] is None
     assert first["flops_per_parameter_and_token"] == 275.0
     assert second == {
@@ -93,8 +90,8 @@ def test_seconds_of_roles_that_share_a_step_are_not_told_apart():
     ],
 )
 def test_without_a_probe_nothing_is_known_and_the_form_is_the_same(missing):
-    found = resources(PLACEMENT, missing, [])
-    full = resources(PLACEMENT, probe(), [])
+    found = resources(NUM_PARAMETERS, missing, [])
+    full = resources(NUM_PARAMETERS, probe(), [])
     json.dumps(found, allow_nan=False)
     assert found["roles"] == []
     for key in ("step_seconds", "memory", "trial_memory", "flops"):
@@ -109,7 +106,7 @@ def results(*probes):
         "placements": {
             str(number): {
                 "peak_memory_bytes": each and each.peak_memory_bytes,
-                "resources": resources(PLACEMENT, each, []),
+                "resources": resources(NUM_PARAMETERS, each, []),
             }
             for number, each in enumerate(probes)
         }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from loratlas.allocate.table import ScoreTable, ScoringCost, SiteScore
+import anatomies
 from loratlas.analysis.agreement import (
     agreements,
     bootstrap_interval,
@@ -12,7 +12,8 @@ from loratlas.analysis.agreement import (
     trivial_predictors,
 )
 from loratlas.anatomy.sites import Role, Site
-from loratlas.study.groups import SiteGroup
+from loratlas.study.groups import SiteGroup, group_sites
+from made_tables import table_of
 
 
 def site(path, layer, role="attention.q", d_in=8, d_out=8):
@@ -31,21 +32,28 @@ def groups_of(*sizes):
     )
 
 
-def table(groups, values, method="m", *, higher_is_better=True):
+def table(groups, values, method="m", **fields):
     """Scores that give every site of a group the same value."""
-    return ScoreTable(
-        method=method,
-        unit="u",
-        higher_is_better=higher_is_better,
-        model="x",
-        anatomy_digest="d",
-        cost=ScoringCost(),
-        scores=tuple(
-            SiteScore(path=each.path, value=float(value))
-            for group, value in zip(groups, values, strict=True)
-            for each in group.sites
-        ),
-    )
+    by_path = {
+        each.path: value
+        for group, value in zip(groups, values, strict=True)
+        for each in group.sites
+    }
+    return table_of(by_path, method=method, **fields)
+
+
+def model_of(groups):
+    """The model that these groups are of."""
+    sites = [each for group in groups for each in group.sites]
+    stacks = {}
+    for each in sites:
+        if each.stack is not None:
+            stacks[each.stack] = max(stacks.get(each.stack, 0), each.layer + 1)
+    return anatomies.anatomy("made", stacks, sites, 0, tied_head=False)
+
+
+def held(truth, tables, groups, **more):
+    return agreements(truth, tables, groups, model_of(groups), seed=0, **more)
 
 
 SIX = groups_of(1, 1, 1, 1, 1, 1)
@@ -56,7 +64,7 @@ def test_by_hand_and_with_a_direction():
     # Of 15 pairs one is exchanged: (14 - 1) / 15.
     near = table(SIX, [6, 5, 4, 3, 1, 2], "near")
     turned = table(SIX, [1, 2, 3, 4, 5, 6], "turned", higher_is_better=False)
-    found = agreements(table(SIX, TRUTH), [near, turned], SIX, seed=0)
+    found = held(table(SIX, TRUTH), [near, turned], SIX)
     assert [each.method for each in found] == [
         "near", "turned", "parameters", "depth", "d_in", "random",
     ]  # fmt: skip
@@ -112,8 +120,8 @@ def test_the_way_of_combining_is_that_of_scorers_and_not_of_the_truth():
     groups = groups_of(1, 2, 3, 4, 5)
     truth = table(groups, [5, 4, 3, 2, 1])
     same = table(groups, [5, 4, 3, 2, 1])
-    (averaged, *_) = agreements(truth, [same], groups, seed=0)
-    (summed, *_) = agreements(truth, [same], groups, seed=0, combine="sum")
+    (averaged, *_) = held(truth, [same], groups)
+    (summed, *_) = held(truth, [same], groups, combine="sum")
     assert averaged.tau == pytest.approx(1)
     # Sums are 5, 8, 9, 8, 5.
     assert summed.tau == pytest.approx(stats.kendalltau([5, 8, 9, 8, 5], [5, 4, 3, 2, 1]).statistic)
@@ -124,22 +132,30 @@ def test_trivial_predictors():
         SiteGroup(name="head", sites=(site("head", None, "head", 8, 100),)),
         SiteGroup(name="embedding", sites=(site("e", None, "embedding", 100, 8),)),
     )
-    found = trivial_predictors((*groups_of(1, 2), *outside), seed=5)
+    groups = (*groups_of(1, 2), *outside)
+    found = trivial_predictors(groups, model_of(groups), seed=5)
     assert found["parameters"].tolist() == [16, 34, 108, 108]
-    assert found["depth"].tolist() == [0, 1, 2, -1]
+    assert found["depth"].tolist() == [1, 2, 3, 0]
     assert found["d_in"].tolist() == [8, 9, 8, 100]
-    again = trivial_predictors((*groups_of(1, 2), *outside), seed=5)
+    again = trivial_predictors(groups, model_of(groups), seed=5)
     assert found["random"].tolist() == again["random"].tolist()
+
+
+def test_a_decoder_is_deeper_than_its_encoder():
+    model = anatomies.t5(encoder=2, decoder=3)
+    groups = group_sites([each for each in model.sites if each.in_block], model, "layer")
+    found = trivial_predictors(groups, model, seed=0)["depth"]
+    assert found.tolist() == [1, 2, 3, 4, 5]
 
 
 def test_what_cannot_be_said():
     flat = table(SIX, [1] * 6, "flat")
-    (found, *_) = agreements(table(SIX, TRUTH), [flat], SIX, seed=0)
+    (found, *_) = held(table(SIX, TRUTH), [flat], SIX)
     assert (found.tau, found.interval) == (None, None)
     assert found.says == ("It says the same of every group: there is nothing to rank.",)
-    (found, *_) = agreements(flat, [table(SIX, TRUTH)], SIX, seed=0)
+    (found, *_) = held(flat, [table(SIX, TRUTH)], SIX)
     assert found.says == ("Brute force says the same of every group: there is nothing to rank.",)
     four = SIX[:4]
-    (found, *_) = agreements(table(four, [1, 2, 3, 4]), [table(four, [1, 2, 3, 4])], four, seed=0)
+    (found, *_) = held(table(four, [1, 2, 3, 4]), [table(four, [1, 2, 3, 4])], four)
     assert (found.tau, found.interval) == (pytest.approx(1), None)
     assert found.says == ("4 groups: fewer than 5 are too few for an interval.",)

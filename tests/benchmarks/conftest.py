@@ -15,7 +15,7 @@ from benchmark_modules import load_benchmark
 _MODULES = (
     "materials", "processes", "machine", "work", "sides", "side_by_side", "peer", "study",
     "layer_ranges", "single", "bf16", "cost_of_a_study", "gpu", "studies", "scoring_cost",
-    "learned", "nulls", "scorers", "teachers", "planted",
+    "learned", "chosen_arms", "nulls", "scorers", "teachers", "planted",
 )  # fmt: skip
 TINY = {
     "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 32, "n_layer": 12,

@@ -13,6 +13,7 @@ def cost(benchmarks):
     return benchmarks.cost_of_a_study
 
 
+@pytest.mark.slow
 def test_runs_end_to_end(cost, tiny, in_process, tmp_path, capsys):
     file = tmp_path / "found.json"
     work = tiny(cost.WORK, seeds=1)

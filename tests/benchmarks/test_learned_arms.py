@@ -4,13 +4,17 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from loratlas.analysis.summary import results
 from loratlas.anatomy.read import read
+from loratlas.measure.scores import SplitScore
 from loratlas.study.folder import open_run
+from loratlas.study.records import PlacementRecord, TrialRecord
 from loratlas.study.resolve import resolve_study
 from loratlas.study.spec import load_study
+from loratlas.study.store import FILE_NAME, Store
 
 # PEFT asks transformers 5.23 by a name that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
@@ -105,13 +109,120 @@ def test_where_policies_ended_is_trained_from_scratch(benchmarks, learned_study,
             == (results(two)["placements"]["full"]["losses"])
         )
     rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| ")]
-    assert [row[0].strip("| ") for row in rows[2:]] == [
+    assert [row[0].strip("| ") for row in rows[2:6]] == [
         "full", "scored", "moving", "moving retrained",
     ]  # fmt: skip
-    assert len({len(row) for row in rows}) == 1
-    assert [row[1] for row in rows[2:]] == ["rule", "scores", "a policy", "rule"]
+    table, contrasts = rows[:6], rows[6:]
+    assert len({len(row) for row in table}) == 1
+    assert [row[0].strip("| ") for row in contrasts[2:]] == ["moving less moving retrained"]
+    (contrast,) = told["contrasts"]
+    arms = [figures_of["placements"][name] for figures_of, name in (
+        (told["results"], "moving"), (told["retrained"], "moving retrained"),
+    )]  # fmt: skip
+    assert contrast["difference"] == pytest.approx(arms[0]["loss"] - arms[1]["loss"])
+    low, high = contrast["interval"]
+    assert low < contrast["difference"] < high
+    assert 0 < contrast["p"] <= 1
+    assert [row[1] for row in table[2:]] == ["rule", "scores", "a policy", "rule"]
     assert "Better than the baseline:" in said
     assert "nan" not in said.lower()
+
+
+@pytest.fixture
+def made_run():
+    """Writes a run folder whose arms, all but the first learned, have losses that are drawn."""
+
+    def call(folder, names):
+        folder.mkdir()
+        chance, ones = np.random.default_rng(0), np.ones(12, dtype=np.int64)
+        with closing(Store(folder / FILE_NAME, writable=True)) as store:
+            store.set_meta("study", {"baseline": names[0]})
+            store.set_meta("chosen", dict.fromkeys(names, 1e-3))
+            store.set_placements([_placement(name, is_rule=name == names[0]) for name in names])
+            for at, name in enumerate(names):
+                for seed in range(3):
+                    nll = 2 + 0.1 * at + chance.normal(0, 0.1, 12)
+                    score = SplitScore(
+                        row=np.arange(12), nll=nll, num_tokens=ones, num_bytes=ones,
+                        num_correct=ones,
+                    )  # fmt: skip
+                    record = TrialRecord(
+                        digest=f"{name} {seed}", placement_digest=name, learning_rate=1e-3,
+                        seed=seed, status="done", engine="packed",
+                    )  # fmt: skip
+                    store.add_trial(record, {}, {"test": score})
+        return folder
+
+    return call
+
+
+def _placement(name, *, is_rule):
+    learned = {"kind": "hybrid", "scores": {"method": name, "cost": {"seconds": 1.0}}}
+    return PlacementRecord(
+        name=name, digest=name, rule=name, trainable_parameters=10, matched_to=None, families={},
+        adapters=[], warnings=[], learned=None if is_rule else learned,
+    )  # fmt: skip
+
+
+def test_a_scorer_is_held_against_itself_upside_down(benchmarks, made_run, tmp_path):
+    names = ("full", "gradient", "inverted")
+    with closing(open_run(made_run(tmp_path / "run", names))) as store:
+        (found,) = benchmarks.learned.contrasts_within(store)
+        losses = {n: each["loss"] for n, each in results(store)["placements"].items()}
+    assert (found.placement, found.baseline) == ("gradient", "inverted")
+    assert found.estimate.value == pytest.approx(losses["gradient"] - losses["inverted"])
+    with closing(open_run(made_run(tmp_path / "other", ("full", "gradient")))) as store:
+        assert list(benchmarks.learned.contrasts_within(store)) == []
+
+
+def test_the_command_of_a_page_can_be_given_again(benchmarks):
+    given = ["--study", "studies/learned-format.yaml", "--study", "a b.yaml", "--quick"]
+    options = benchmarks.studies.options_of("about", given, studies=True)
+    command = benchmarks.learned.command_of(options)
+    assert command == (
+        "python benchmarks/learned.py --study studies/learned-format.yaml --study 'a b.yaml' "
+        "--quick --write"
+    )
+
+
+def arm(loss, learned=None):
+    return {"loss": loss, "learned": learned}
+
+
+def scored(method, loss):
+    return arm(loss, {"kind": "hybrid", "scores": {"method": method}})
+
+
+def moving(loss):
+    return arm(loss, {"kind": "dynamic"})
+
+
+def test_arms_are_chosen_by_their_mean_rank_over_the_studies(benchmarks):
+    one = {
+        "full": arm(0.1), "best": scored("plop", 1.0), "good": moving(2.0),
+        "chance": scored("random", 0.2), "upside": scored("inverted:gradient", 0.3),
+        "tied": scored("eva", 2.0), "alone": scored("para", 0.5),
+    }  # fmt: skip
+    two = {
+        "full": arm(9.0), "tied": scored("eva", 5.0), "best": scored("plop", 3.0),
+        "good": moving(4.0), "chance": scored("random", 1.0), "upside": scored("inverted:eva", 1.0),
+    }  # fmt: skip
+    found = benchmarks.chosen_arms.by_mean_rank([{"placements": one}, {"placements": two}])
+    assert [(each.name, each.ranks, each.mean) for each in found] == [
+        ("best", (1, 1), 1), ("good", (2.5, 2), 2.25), ("tied", (2.5, 3), 2.75),
+    ]  # fmt: skip
+    two["good"]["loss"] = None
+    with pytest.raises(ValueError, match="no loss is known of good"):
+        benchmarks.chosen_arms.by_mean_rank([{"placements": one}, {"placements": two}])
+
+
+def test_the_chosen_arms_are_read_from_run_folders(benchmarks, made_run, tmp_path, capsys):
+    folders = [str(made_run(tmp_path / name, ("full", "plop"))) for name in ("one", "two")]
+    with pytest.raises(SystemExit) as end:
+        benchmarks.chosen_arms.main([str(tmp_path)])
+    assert "no run here" in str(end.value.code)
+    benchmarks.chosen_arms.main(folders)
+    assert capsys.readouterr().out.endswith("Chosen: plop.\n")
 
 
 def test_verdicts_are_told_as_they_are(benchmarks):

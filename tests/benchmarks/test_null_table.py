@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from loratlas.allocate.agreement import NullCheck, uninformative
+from loratlas.allocate.agreement import NullCheck
 from loratlas.score.methods import scorer
 from loratlas.score.run import score
 from loratlas.study.spec import load_study
@@ -61,14 +61,14 @@ def test_what_is_called_uninformative_is_bold(benchmarks, rows):
     assert plop[3:6] == ["-", "-", "-"]
     check = rows[1].nulls["weights"].study
     assert plop[6].startswith("**") is not check.informative
-    assert plop[2].startswith("**") is bool(uninformative(rows[1].scores))
+    assert plop[2].startswith("**") is bool(rows[1].scores.uninformative)
 
 
 def test_a_null_that_passes_for_informative_is_named(benchmarks, rows):
     found = rows[0].nulls["labels"]
     apart = NullCheck(distance=2.0, spread=1.0, agreement=0.1, among=0.9)
     passing = replace(rows[0], nulls={"labels": replace(found, null=apart)})
-    wanted = [] if uninformative(found.stand_in) else ["gradient (tiny, exchanged targets)"]
+    wanted = [] if found.stand_in.uninformative else ["gradient (tiny, exchanged targets)"]
     assert benchmarks.nulls.missed([passing]) == wanted
     alike = replace(apart, distance=0.9)
     caught = replace(rows[0], nulls={"labels": replace(found, null=alike)})

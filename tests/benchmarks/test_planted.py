@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from loratlas.allocate.table import ScoreTable, ScoringCost, SiteScore
 from loratlas.anatomy.read import read
 from loratlas.train.base import load_base, weights_digest
 from loratlas.train.trial import ModelRef
+from made_tables import table_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
@@ -95,18 +95,7 @@ def test_drawn_tokens_follow_the_models_probabilities(benchmarks, demo, monkeypa
 
 
 def told(method, values, sites):
-    return ScoreTable(
-        method=method,
-        unit="1",
-        higher_is_better=True,
-        model="m",
-        anatomy_digest="d",
-        cost=ScoringCost(),
-        scores=tuple(
-            SiteScore(path=site.path, value=float(value))
-            for site, value in zip(sites, values, strict=True)
-        ),
-    )
+    return table_of(dict(zip((site.path for site in sites), values, strict=True)), method=method)
 
 
 @pytest.fixture
@@ -150,6 +139,7 @@ def test_where_brute_force_finds_other_sites_the_page_says_so(benchmarks, found,
     assert f"{sites[2].path}<br>{sites[5].path}" in text
 
 
+@pytest.mark.slow
 def test_runs_end_to_end(benchmarks, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmarks.planted, "methods", lambda: ["gradient"])
     monkeypatch.setattr(

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from loratlas.allocate.table import ScoreTable, ScoringCost, SiteScore
+from loratlas.allocate.table import ScoringCost
+from loratlas.score.backward import batches
 from loratlas.study.spec import load_study
 from loratlas.train.base import weights_digest
+from made_tables import table_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
@@ -49,16 +51,30 @@ def test_training_for_comparison_leaves_the_base_as_it_was(benchmarks, study_fol
     assert not subject.base.model.training
 
 
+def test_training_for_comparison_takes_the_passes_of_a_scorer(
+    benchmarks, study_folder, monkeypatch
+):
+    module = benchmarks.scoring_cost
+    subject = module.subject_for(load_study(study_folder / "study.yaml"), "gradient")
+    given, real = [], module.fit_pack
+
+    def fit_pack(flow, rows, training, **more):
+        given.append((training, more))
+        return real(flow, rows, training, **more)
+
+    monkeypatch.setattr(module, "fit_pack", fit_pack)
+    module.training_seconds(subject, 1)
+    training, more = given[0]
+    # Rows are short, so that many go together.
+    together = [len(numbers) for numbers in batches(subject.rows, subject.batch)]
+    assert training.batch == together[0] > subject.batch
+    assert training.steps == -(-len(subject.rows) // together[0])
+    assert "masking" in more
+
+
 def scored(method, rows, seconds):
-    return ScoreTable(
-        method=method,
-        unit="1",
-        higher_is_better=True,
-        model="m",
-        anatomy_digest="d",
-        cost=ScoringCost(num_forwards=rows, num_backwards=rows, seconds=seconds),
-        scores=(SiteScore(path="a", value=1.0),),
-    )
+    cost = ScoringCost(num_forwards=rows, num_backwards=rows, seconds=seconds)
+    return table_of({"a": 1.0}, method=method, cost=cost)
 
 
 def test_gradient_scorers_that_are_slow_are_named(benchmarks):

@@ -1,8 +1,6 @@
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,40 +57,3 @@ def refused(cli) -> Callable[..., str]:
         return message.rstrip("\n")
 
     return call
-
-
-@pytest.fixture
-def refused_study(refused, study_folder) -> Callable[..., str]:
-    """Runs the tiny study after replacements in its file; nothing may come into being."""
-
-    def call(*changes: tuple[str, str], verb: str = "run") -> str:
-        file = study_folder / "study.yaml"
-        text = file.read_text()
-        for old, new in changes:
-            assert old in text, old
-            text = text.replace(old, new, 1)
-        file.write_text(text)
-        before = sorted(study_folder.rglob("*"))
-        out = study_folder / "deep" / "run"
-        message = refused(verb, file, *(["--out", out] if verb == "run" else []))
-        assert sorted(study_folder.rglob("*")) == before
-        return message.replace(f"{study_folder}/", "")
-
-    return call
-
-
-@pytest.fixture
-def model_copy(tiny_folder, tmp_path) -> Callable[..., Path]:
-    """Copies the tiny model, without some files, with changes to its configuration."""
-
-    def copy(*without: str, **changes: object) -> Path:
-        folder = tmp_path / "model"
-        shutil.copytree(tiny_folder, folder)
-        for name in without:
-            (folder / name).unlink()
-        if changes:
-            config = json.loads((folder / "config.json").read_text())
-            (folder / "config.json").write_text(json.dumps({**config, **changes}))
-        return folder
-
-    return copy

@@ -61,6 +61,45 @@ def test_the_json_is_a_placement_that_place_reads(cli, scores, tiny_folder, tmp_
     assert cli("diff", tiny_folder, out, f'file("{out}")', "--rank", 4).out.count("no difference")
 
 
+OF_STUDY = {"lora": {"rank": 4, "alpha": 32.0, "scaling": "constant", "dropout": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [
+        ([], 8),
+        # A rank by itself leaves the scale.
+        (["--rank", 2], 8),
+        (["--alpha", 8], 2),
+        (["--rank", 2, "--alpha", 8], 4),
+    ],
+)
+def test_the_scale_is_that_of_the_study_unless_it_is_given(cli, scores, options, scale):
+    file = scores(settings=OF_STUDY)
+    data = cli("allocate", file, "--budget", "5k", *options, "--json").json
+    assert {row["alpha"] / row["rank"] for row in data["placement"]} == {scale}
+
+
+def test_rank_and_scaling_are_those_of_the_study(cli, scores):
+    file = scores(settings={"lora": {**OF_STUDY["lora"], "scaling": "rslora"}})
+    data = cli("allocate", file, "--budget", "5k", "--json").json
+    assert data["lora_config"]["use_rslora"] is True
+    assert {row["alpha"] for row in data["placement"]} == {32}
+    plain = cli("allocate", file, "--budget", "5k", "--scaling", "constant", "--json").json
+    assert plain["lora_config"]["use_rslora"] is False
+    # tau and the highest rank go by the rank of the study, too.
+    with_rank = cli("allocate", file, "--budget", "5k", "--rank", 4, "--json").json
+    assert with_rank["placement"] == data["placement"]
+    one = ["--budget", "16 ranks", "--only", "attention.o @ first(1)", "--json"]
+    assert cli("allocate", file, *one).json["placement"][0]["rank"] == 16
+
+
+@pytest.mark.parametrize("lora", [{"rank": 0}, {"rank": 4, "alpha": "x"}, {"ranks": 4}])
+def test_a_study_that_cannot_be(refused, scores, lora):
+    said = refused("allocate", scores(settings={"lora": lora}), "--budget", "5k")
+    assert said.startswith("settings.lora of the scores cannot be read: ")
+
+
 def test_a_person_sees_ranks_by_layer_and_role(cli, scores, tmp_path):
     out = tmp_path / "placed.json"
     said = cli("allocate", scores(), "--budget", "40 ranks", "--solver", "greedy", "--out", out)
@@ -116,86 +155,14 @@ def test_it_loads_no_torch(scores, tiny_folder):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--budget", "10"], "a budget of 10 parameters is below the smallest allocation: with th"),
-        (["--budget", "1B"], "a budget of 1,000,000,000 parameters is above the largest allocati"),
-        (["--budget", "much"], "--budget much: write 2M or 1500000 for parameters, 64 ranks, or "),
-        (["--budget", "64 rnks"], "--budget 64 rnks: 'rnks' is no unit (did you mean ranks?)"),
-        (["--budget", "0"], "--budget 0: write a number above 0"),
-        (["--budget", "0.5 ranks"], "--budget 0.5 ranks: less than 1 of its unit"),
-        (["--budget", "1k", "--ranks", "0,4,x"], "--ranks 0,4,x: 'x' is no rank and no range"),
-        (["--budget", "1k", "--ranks", "8..4"], "--ranks 8..4: '8..4' is no rank and no range"),
-        (["--budget", "1k", "--ranks", ""], "--ranks : '' is no rank and no range of ranks"),
-        (["--budget", "1k", "--cap", "all"], "--cap all: write a rule and what it may take: atte"),
-        (["--budget", "1k", "--cap", "all=x"], "--cap all x: write 2M or 1500000 for parameters"),
-        (["--budget", "1k", "--cap", "al=5"], "unknown word al (did you mean all?)"),
-        (["--budget", "1k", "--tie", "q,x"], "all has no part x; its parts are q, k, v"),
-        (["--budget", "1k", "--tie", "q,k"], "the tie all.q | all.k: selects no site. all.q: "),
-        (["--budget", "1k", "--only", "router"], "only router: selects no site. router: "),
-        (["--budget", "1k", "--min-rank", "9", "--max-rank", "3"], "the highest rank, 3, is below"),
-        (["--budget", "1k", "--rank", "0"], "rank is a positive integer, not 0"),
-        (["--budget", "1k", "--tau", "nan"], "tau is a finite number above 0, not nan"),
-        (["--budget", "1k", "--model", "demo:gpt3"], "demo:gpt3: no such bundled model (did you "),
-        (["--budget", "1k", "--model", "demo:gpt2"], "demo:gpt2 has digest "),
-    ],
-)
-def test_requests_that_are_refused(refused, scores, options, message):
-    assert message in refused("allocate", scores(), *options)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"scores": []}, "the table by by_hand holds no score"),
-        (
-            {"scores": {}},
-            "scores.json: scores is {}, not a list; scores are what `loratlas score S",
-        ),
-        ({"scores": [{"value": 1}]}, "scores.json: score 1 has no path: {'value': 1}"),
-        ({"scores": [{"path": "a"}]}, "scores.json: the score of a has no value"),
-        ({"scores": [{"path": "a", "value": 1, "curve": 2}]}, "the curve of a is no list"),
-        ({"scores": [{"path": "a", "value": 1}]}, "1 of 1 scored sites are not in "),
-        ({"scores": [{"path": "a", "value": float("nan")}]}, "the score of a is nan, not a finite"),
-        ({"scores": [{"path": "a", "value": None}]}, "the score of a is None, not a finite number"),
-        (
-            {"scores": [{"path": "a", "value": 1, "curve": [1, "x"]}]},
-            "of a is 'x' at rank 2 of its",
-        ),
-        ({"anatomy_digest": "0" * 64}, "with digest 000000000000, and "),
-        ({"higher_is_better": "yes"}, "scores.json: higher_is_better is 'yes', not a bool"),
-        ({"granularity": "sight"}, "granularity is 'sight'; it is one of site, slice, type, layer"),
-        ({"cost": {"hours": 3}}, "scores.json: holds no scores (ScoringCost"),
-    ],
-)
-def test_scores_that_are_refused(refused, scores, changes, message):
-    assert message in refused("allocate", scores(**changes), "--budget", "1k")
-
-
-def test_files_that_are_refused(refused, scores, tmp_path):
-    scores()
-    assert "there is no such file (did you mean scores.json?)" in refused(
-        "allocate", tmp_path / "score.json", "--budget", "1k"
-    )
-    for content, message in (
-        ("[]", "holds a list, not scores; scores are what `loratlas score STUDY"),
-        ('{"placement": []}', "method is missing; scores are what"),
-        ("{", "cannot be read as JSON: "),
-    ):
-        (tmp_path / "other.json").write_text(content)
-        assert message in refused("allocate", tmp_path / "other.json", "--budget", "1k")
-    nowhere = tmp_path / "none" / "out.json"
-    assert refused("allocate", scores(), "--budget", "9k", "--out", nowhere).endswith(
-        "cannot be written: No such file or directory"
-    )
-
-
-@pytest.mark.parametrize(
     ("text", "amount", "unit"),
     [
         ("2M", 2_000_000, "parameters"),
         ("1500000", 1_500_000, "parameters"),
         ("1.5 k", 1500, "parameters"),
+        # A product of floats falls below 1001, and below 4,100,000.
+        ("1.001k", 1001, "parameters"),
+        ("4.1M", 4_100_000, "parameters"),
         ("2b", 2_000_000_000, "parameters"),
         ("12 parameters", 12, "parameters"),
         ("64 ranks", 64, "ranks"),

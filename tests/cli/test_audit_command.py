@@ -254,39 +254,6 @@ def test_a_masked_language_model_is_not_served_yet(run, refused):
     assert message.endswith("masked")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere"], "nowhere: no such run folder"),
-        (["3.0", "20", "demo:gpt2", "demo:facts"], "(--explain is missing?)"),
-        (["run", "--rows", "3"], "--rows belongs to --explain"),
-        (["run", "--format", "text"], "--format belongs to --explain"),
-        (["run", "--split", "tset"], "tset: no such split (did you mean test?)"),
-        (["--explain", "3.0", "20"], "takes LOSS PERPLEXITY MODEL DATA, not 2 arguments"),
-        (["--explain", "x", "20", "demo:gpt2", "demo:facts"], "LOSS: a number such as 3.089"),
-        (["--explain", "3", "0", "demo:gpt2", "demo:facts"], "PERPLEXITY: at least 1"),
-        (["--explain", "3", "9", "demo:gpt3", "demo:facts"], "no such bundled model"),
-        (["--explain", "3", "9", "demo:gpt2", "demo:fact"], "did you mean facts?"),
-        (
-            ["--explain", "3", "9", "demo:gpt2", "demo:facts", "--format", "alpacca"],
-            "--format alpacca: no format that holds text to score (did you mean alpaca?)",
-        ),
-        (
-            ["--explain", "3", "9", "demo:gpt2", "demo:facts", "--max-length", "1"],
-            "--max-length 1: at least 2 tokens",
-        ),
-        (["--explain", "3", "9", "demo:gpt2", "demo:facts", "--study", "a"], "--study belongs to"),
-        (
-            ["--explain", "3", "9", "demo:gpt2", "demo:facts", "--loss-on", "respons"],
-            "did you mean response?",
-        ),
-    ],
-)
-def test_what_is_refused(finished, refused, arguments, message):
-    asked = [str(finished / "run") if argument == "run" else argument for argument in arguments]
-    assert message in refused("audit", *asked)
-
-
 def test_explain_recovers_what_unshifted_labels_would_have_said(cli, tiny_folder, finished):
     data = finished / "rows.jsonl"
     where = ("--explain", "3", "20", tiny_folder, data, "--rows", "10", "--json")

@@ -127,7 +127,8 @@ def test_an_empty_folder_is_taken_and_a_second_study_is_not(
     )
     assert refused("run", study, "--out", out) == (
         f"{out}: holds another study: lora.rank was 2, now 3; training.steps was 3, now 4; "
-        "give another folder with --out"
+        "give another folder with --out, or leave this one as it is and begin beside it with "
+        "--new-version"
     )
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
@@ -323,6 +324,7 @@ def test_a_refusal_by_a_process(study_folder):
     assert not (study_folder / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_stdout_that_knows_no_more_than_ascii(study_folder):
     study = rename(study_folder, ["läuft 走"])
     said = process("plan", study, "--json", env={**os.environ, "PYTHONIOENCODING": "ascii"})
@@ -330,6 +332,7 @@ def test_a_stdout_that_knows_no_more_than_ascii(study_folder):
     assert list(json.loads(said.stdout)["placements"]) == ["läuft 走"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_a_terminal(study_folder, cli, quick_probe):
     """SIGINT reaches the whole process group, the probe's processes too; one sentence follows."""
     study, out = study_folder / "study.yaml", study_folder / "run"

@@ -5,8 +5,6 @@ import time
 
 import pytest
 
-from loratlas.placement import patterns
-
 CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["c_attn", "c_proj"]}
 
 
@@ -82,33 +80,6 @@ def test_checkpointing_is_a_question_before_the_run(cli, tiny_folder):
     assert [lint["code"] for lint in said["warnings"]] == ["frozen-prefix-lost"]
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"target_modules": ["valu_proj"]}, "PEFT refuses this configuration: it hits nothing"),
-        ({"target_modules": "all-linear", "layers_to_transform": [1]}, "cannot be used when"),
-        ({"target_modules": ["mlp"]}, "hits transformer.h.0.mlp, which is no linear map"),
-        ({"target_modules": "c_attn["}, "'c_attn[' is not a valid regular expression"),
-        ({"target_modules": {"a": 1}}, "target_modules is a list of names, not {'a': 1}"),
-        ({"r": 0}, "the rank of transformer.h.0.attn.c_attn is 0"),
-        ({"peft_type": "ADALORA"}, "a configuration of peft_type ADALORA is not read yet"),
-        ({"layer_replication": [[0, 1]]}, "a configuration with layer_replication is not read"),
-    ],
-)
-def test_a_configuration_that_cannot_be_explained(refused, tiny_folder, saved, fields, message):
-    assert message in refused("place", tiny_folder, "--peft", saved(**fields))
-
-
-def test_a_catastrophic_expression_is_one_message(refused, tiny_folder, saved, monkeypatch):
-    monkeypatch.setattr(patterns, "TIME_LIMIT_SECONDS", 1.0)
-    for field in ("target_modules", "exclude_modules"):
-        folder = saved(**{field: "(([a-z0-9._]*)*)*X"})
-        message = refused("place", tiny_folder, "--peft", folder)
-        assert message.startswith(f"{field}: '(([a-z0-9._]*)*)*X' could not be held against")
-    slow = saved(rank_pattern={"(([a-z0-9._]*)*)*X": 2})
-    assert refused("place", tiny_folder, "--peft", slow).startswith("rank_pattern: ")
-
-
 def test_ten_thousand_targets_are_answered_in_seconds(cli, tiny_folder, saved):
     folder = saved(target_modules=[*(f"block.{n}.projj" for n in range(10_000)), "c_fc"])
     start = time.process_time()
@@ -118,34 +89,3 @@ def test_ten_thousand_targets_are_answered_in_seconds(cli, tiny_folder, saved):
     assert "10000 targets hit nothing" in said.out
     assert "... 10001 in all" in said.out
     assert len(said.out) < 20_000
-
-
-def test_what_place_and_diff_do_not_take(refused, tiny_folder, tmp_path):
-    neither = refused("place", tiny_folder)
-    assert neither == "place takes a rule, such as all, or --peft FILE: neither was given"
-    assert refused("place", tiny_folder, "all", "--peft", tmp_path).endswith("both were given")
-    assert "there is no LoRA configuration" in refused("place", tiny_folder, "--peft", tmp_path)
-    assert refused("diff", tiny_folder, "all", "none.json") == "there is no file none.json"
-    (tmp_path / "list.json").write_text("[]")
-    assert refused("diff", tiny_folder, "all", tmp_path / "list.json").endswith(
-        "holds a list, and no placement"
-    )
-    (tmp_path / "other.json").write_text('{"vocab_size": 3}')
-    assert "this is no LoRA configuration" in refused(
-        "diff", tiny_folder, "all", tmp_path / "other.json"
-    )
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"model_type": "lama"}, "knows no model_type lama (did you mean llama?)"),
-        ({}, "its configuration has no model_type, such as gpt2 or llama"),
-        ({"model_type": "llama", "hidden_size": "wide"}, "no llama can be built from it"),
-        ({"model_type": "own", "auto_map": {"AutoModel": "own.Own"}}, "needs code that comes with"),
-    ],
-)
-def test_a_model_that_cannot_be_read(refused, tmp_path, saved, config, message):
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    for arguments in (["all"], ["--peft", saved()]):
-        assert message in refused("place", tmp_path, *arguments)

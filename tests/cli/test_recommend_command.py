@@ -167,42 +167,6 @@ def test_one_seed_cannot_tell(cli, run_folder):
     assert cli("recommend", run_folder, "--json").json["more_seeds"] is None
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            ("--preset", "balance"),
-            "--preset balance: there is no such preset (did you mean balanced?); it is one of "
-            "resource-constrained, balanced, performance-critical",
-        ),
-        (
-            ("--max-memory", "2G"),
-            "--max-memory 2G: 'G' is no unit (did you mean GB?); write a size such as 2GiB, 500MB "
-            "or 1048576",
-        ),
-        (
-            ("--max-parameters", "0"),
-            "--max-parameters 0: write a number above 0, a count such as 250000, 250k or 1.5M",
-        ),
-        (
-            ("--max-seconds", "nan"),
-            "--max-seconds nan: write a time such as 90, 1.5min or 2h",
-        ),
-        (
-            ("--max-loss-increase", "-1"),
-            "--max-loss-increase -1: write 0.02 (nats per token) or 5% (of the baseline's gain)",
-        ),
-        (
-            ("--max-loss-increase", "100%"),
-            "--max-loss-increase 100%: a share of the baseline's gain is below 100%",
-        ),
-        (("--max-seconds", ""), "--max-seconds : write a time such as 90, 1.5min or 2h"),
-    ],
-)
-def test_a_wrong_request(refused, run_folder, options, message):
-    assert refused("recommend", run_folder, *options) == message
-
-
 def test_no_run(refused, tmp_path, run_folder):
     shutil.rmtree(run_folder)
     assert refused("recommend", run_folder).startswith(f"{run_folder}: no such run folder")

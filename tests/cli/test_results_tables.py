@@ -120,11 +120,3 @@ def test_a_run_that_failed_altogether(cli, tmp_path, table):
     assert said.code == 0
     assert "nan" not in said.out.lower().split()
     json.dumps(cli("results", tmp_path, "--table", table, "--json").json, allow_nan=False)
-
-
-def test_a_table_that_is_not_there(refused, tmp_path):
-    message = refused("results", tmp_path, "--table", "fuonding")
-    assert message == (
-        "--table fuonding: there is no such table (did you mean founding?); "
-        "it is one of founding, resources"
-    )

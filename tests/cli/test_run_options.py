@@ -5,7 +5,6 @@ import json
 import pytest
 
 PROBED = ("seconds", "seconds_per_step", "tokens_per_second", "peak_memory_bytes")
-NOT_A_SIZE = "write a size such as 2GiB, 500MB or 1048576"
 
 
 @pytest.fixture
@@ -15,31 +14,6 @@ def study(study_folder):
     upper = "  upper: all @ last(1)\n  tokens: embedding\n"
     file.write_text(file.read_text().replace("  attention: attention\n", upper))
     return file
-
-
-@pytest.mark.parametrize("option", ["--prefix-memory", "--prefix-file"])
-@pytest.mark.parametrize(
-    ("size", "message"),
-    [
-        ("much", NOT_A_SIZE),
-        ("-1", NOT_A_SIZE),
-        ("", NOT_A_SIZE),
-        ("64 MiC", f"'MiC' is no unit (did you mean MiB?); {NOT_A_SIZE}"),
-        ("1e400", "write a number from 0 up, a size such as 2GiB, 500MB or 1048576"),
-    ],
-)
-def test_nonsense_for_a_size(refused, study, option, size, message):
-    out = study.parent / "run"
-    assert refused("run", study, "--out", out, option, size) == f"{option} {size}: {message}"
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("number", ["0", "-3", "two", "1.5"])
-def test_nonsense_for_a_pack(cli, study, number):
-    said = cli("run", study, "--out", study.parent / "run", "--pack", number)
-    assert (said.code, said.out) == (2, "")
-    assert "Invalid value for '--pack'" in said.err
-    assert not (study.parent / "run").exists()
 
 
 def figures(said) -> dict:

@@ -90,57 +90,17 @@ def test_the_list_of_methods(cli):
     said = cli("score", "--method", "list")
     assert said.code == 0, said
     assert "leave_one_out" in said.out
+    assert "32 rows forward" in said.out
     found = cli("score", "--method", "list", "--json").json["methods"]
     assert {"gradient", "plop", "eva", "para", "uniform", "add_one_in"} <= {
         m["name"] for m in found
     }
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (
-            ("--method", "gradeint"),
-            "gradeint: there is no such method (did you mean gradient?); it",
-        ),
-        (("--rows", "99"), "study.yaml: 99 rows are to be scored, and there are 32 training rows;"),
-        (("--rows", "1"), "study.yaml: 1 rows are to be scored, and there are 32 training rows; a"),
-        (("--only", "cross_attention"), "the sites to score: the rule cross_attention selects no"),
-        (("--option", "rank"), "--option rank: write NAME=VALUE, such as rank=32"),
-        (("--option", "rank=2"), "gradient has no option rank; it has none"),
-        (
-            ("--null", "label"),
-            "--null label: there is no such (did you mean labels?); it is one of ",
-        ),
-        (
-            ("--method", "plop", "--null", "labels"),
-            "plop cannot be held against the null labels: it does not read what is predicted in t",
-        ),
-        (("--method", "depth", "--null", "weights"), "depth cannot be held against the null weigh"),
-        (("--by", "role"), "--by: gradient does not take it; it is for add_one_in and leave_one_o"),
-        (("--match", "none"), "--match: gradient does not take it; it is for add_one_in and leave"),
-        (("--method", "add_one_in", "--rows", "8"), "--rows: add_one_in does not take it"),
-        (
-            ("--method", "add_one_in", "--by", "roles"),
-            "--by roles: there is no such (did you mean role?); it is one of role_quarter, role, l",
-        ),
-        (("--out", "no/such/scores.json"), "--out no/such/scores.json: its folder is not there"),
-    ],
-)
-def test_what_is_refused(refused, study, study_folder, options, said):
-    message = refused("score", study, *options).replace(f"{study_folder}/", "")
-    assert message.startswith(said), message
-
-
-def test_no_study(refused, tmp_path):
-    assert refused("score") == "give a study file, whose model and training rows are scored"
-    message = refused("score", tmp_path / "none.yaml")
-    assert "there is no such file" in message
-
-
-def test_out_is_a_folder(refused, study, tmp_path):
-    message = refused("score", study, "--method", "depth", "--out", tmp_path)
-    assert message == f"--out {tmp_path}: is a folder; give a file"
+@pytest.mark.parametrize("seed", [0, 3])
+def test_brute_force_takes_the_seeds_of_the_study(refused, study, seed):
+    message = refused("score", study, "--method", "add_one_in", "--seed", seed)
+    assert message == "--seed: add_one_in does not take it"
 
 
 def test_a_study_without_validation_rows_cannot_be_tried(refused, study, study_folder):

@@ -267,6 +267,7 @@ def test_the_base_answers_questions_about_known_people(model, tokenizer):
     assert tokenizer.decode(out[0, -1]) == f" {person.facts['city']}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", tasks.DEMO_TASKS)
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_fifty_steps_of_lora_are_clearly_better_than_none(task, tokenizer):

@@ -1,9 +1,13 @@
 """A stand-in for the engine: it holds columns, makes up gradients, and carries changes out."""
 
+from typing import Any, NamedTuple
+
 import torch
+from hypothesis import strategies as st
 
 import anatomies
-from loratlas.placement.placement import place
+from loratlas.dynamic.spec import PolicySpec, build, initial_placement, largest, smallest
+from loratlas.placement.placement import LoraSpec, place
 from loratlas.train.policy import Grow, LiveSite, Prune, Silence
 
 
@@ -11,6 +15,48 @@ def placement(rule="all", *, rank=4, layers=2):
     """A placement of a small Llama, in which sites differ in cost."""
     anatomy = anatomies.llama(width=8, layers=layers, key_value=4, inner=12)
     return place(anatomy, rule, rank=rank, alpha=rank)
+
+
+def policy_of(name, candidates, target, steps, **options):
+    """Where a trial of a policy begins, and the policy."""
+    spec = PolicySpec.read({"policy": name, **options})
+    begun = initial_placement(spec, candidates, target, LoraSpec(rank=4, alpha=4))
+    policy = build(spec, placement=begun, target_parameters=target, total_steps=steps)
+    return begun, policy
+
+
+def options(**more):
+    """Draw what a policy is told of its schedule, and some of what it alone can be told."""
+    of_all = {
+        "warmup": st.sampled_from([0, 0.1, 0.3]),
+        "final": st.sampled_from([0, 0.2, 0.6]),
+        "interval": st.integers(1, 50),
+        "min_rank": st.integers(0, 1),
+    }
+    return st.fixed_dictionaries({}, optional={**of_all, **more})
+
+
+class Case(NamedTuple):
+    """A trial on sites whose gradients differ much, and its policy."""
+
+    target: int
+    min_rank: int
+    policy: Any
+    trial: "StandIn"
+
+    @classmethod
+    def of(cls, name, options, *, seed, steps, share):
+        """Aim at a share of the candidates' parameters, as near as a target can be."""
+        candidates = placement()
+        spec = PolicySpec.read({"policy": name, **options})
+        sites = [adapter.site for adapter in candidates.adapters]
+        wanted = int(share * candidates.trainable_parameters)
+        target = min(max(smallest(spec, sites), wanted), largest(spec, sites))
+        begun, policy = policy_of(name, candidates, target, steps, **options)
+        weights = {path: 10.0 ** (i % 5) for i, path in enumerate(sorted(begun.by_path))}
+        trial = StandIn(begun, form=policy.form, seed=seed, weights=weights)
+        assert trial.num_parameters <= policy.budget(0)
+        return cls(target, spec.options.min_rank, policy, trial)
 
 
 class StandIn:

@@ -1,5 +1,6 @@
 """AdaLoRA's importance, masks and budget: PEFT's, step for step, and where ours differ."""
 
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -7,17 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import AdaLoraConfig, get_peft_model
-from stand_in import StandIn, placement
+from stand_in import Case, StandIn, options, placement, policy_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from loratlas.dynamic.adalora import AdaLora
 from loratlas.dynamic.options import AdaLoraOptions
 from loratlas.dynamic.schedule import Schedule
-from loratlas.dynamic.spec import PolicySpec, build, initial_placement, largest, smallest
-from loratlas.placement.placement import LoraSpec
 from loratlas.train.base import quiet
 from loratlas.train.policy import LiveSite, Prune, Silence
 
+adalora_of = partial(policy_of, "adalora")
 INITIAL, TARGET, TOTAL, WARMUP, FINAL = 6, 3, 40, 5, 4
 
 
@@ -99,7 +99,10 @@ def test_budgets_and_masks_are_pefts(recorded, request):
         start=INITIAL * count, end=TARGET * count, total_steps=TOTAL, warmup=WARMUP, final=FINAL,
         interval=1,
     )  # fmt: skip
-    policy = AdaLora(schedule=schedule, options=AdaLoraOptions(unit="ranks"), placement=placed)
+    policy = AdaLora(
+        schedule=schedule, options=AdaLoraOptions(unit="ranks"), placement=placed,
+        target=placed.trainable_parameters,
+    )  # fmt: skip
     masked = dict.fromkeys(placed.by_path, frozenset())
     num_revived = 0
     for step, factors, budget, theirs in recorded:
@@ -123,9 +126,12 @@ def test_budgets_and_masks_are_pefts(recorded, request):
 
 def test_scores_are_those_of_the_paper():
     site = placement("attention.k", rank=1).adapters[0].site
-    options = AdaLoraOptions(beta=0.5, beta2=0.75)
-    schedule = Schedule(start=2, end=1, total_steps=9, warmup=1, final=1, interval=1)
-    policy = AdaLora(schedule=schedule, options=options, placement=placement(rank=2))
+    policy = AdaLora(
+        schedule=Schedule(start=2, end=1, total_steps=9, warmup=1, final=1, interval=1),
+        options=AdaLoraOptions(beta=0.5, beta2=0.75),
+        placement=placement(rank=2),
+        target=1,
+    )
     for scale in (1.0, 3.0):
         live = LiveSite(
             site=site,
@@ -146,50 +152,24 @@ def test_scores_are_those_of_the_paper():
     torch.testing.assert_close(scores, torch.tensor([expected, 0.0]), rtol=1e-6, atol=0)
 
 
-def adalora_of(candidates, target, steps, **options):
-    spec = PolicySpec.read({"policy": "adalora", **options})
-    begun = initial_placement(spec, candidates, target, LoraSpec(rank=4, alpha=4))
-    policy = build(spec, placement=begun, target_parameters=target, total_steps=steps)
-    return begun, policy
-
-
 @settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     steps=st.integers(1, 30),
     share=st.floats(0.05, 2.0),
-    unit=st.sampled_from(["parameters", "ranks"]),
-    options=st.fixed_dictionaries(
-        {},
-        optional={
-            "initial": st.floats(1.0, 3.0),
-            "warmup": st.sampled_from([0, 0.1, 0.3]),
-            "final": st.sampled_from([0, 0.2, 0.6]),
-            "interval": st.integers(1, 40),
-            "min_rank": st.integers(0, 1),
-        },
-    ),
+    told=options(initial=st.floats(1.0, 3.0), unit=st.sampled_from(["parameters", "ranks"])),
 )
-def test_the_budget_is_never_exceeded(seed, steps, share, unit, options):
-    candidates = placement()
-    spec = PolicySpec.read({"policy": "adalora", **options})
-    sites = [adapter.site for adapter in candidates.adapters]
-    wanted = int(share * candidates.trainable_parameters)
-    target = min(max(smallest(spec, sites), wanted), largest(spec, sites))
-    begun, policy = adalora_of(candidates, target, steps, unit=unit, **options)
-    weights = {path: 10.0 ** (i % 5) for i, path in enumerate(sorted(begun.by_path))}
-    trial = StandIn(begun, form="svd", seed=seed, weights=weights)
-    assert trial.num_parameters <= policy.budget(0)
+def test_the_budget_is_never_exceeded(seed, steps, share, told):
+    target, min_rank, policy, trial = Case.of("adalora", told, seed=seed, steps=steps, share=share)
     for step, changes in trial.train(policy, steps):  # checks every step
         assert step <= policy.schedule.last
         assert step == policy.schedule.last or all(type(each) is Silence for each in changes)
         alive = {path: len(trial.columns[path]) - len(trial.silent[path]) for path in trial.ranks}
-        assert min(alive.values()) >= spec.options.min_rank
+        assert min(alive.values()) >= min_rank
         assert sum(alive.values()) > 0
     assert not any(trial.silent.values())
-    if unit == "parameters":
-        assert trial.num_parameters <= target
-    else:
+    assert trial.num_parameters <= target
+    if told.get("unit") == "ranks":
         assert sum(trial.ranks.values()) <= policy.schedule.end
 
 
@@ -239,14 +219,26 @@ def test_initial_rank_equal_to_the_target_masks_nothing():
     assert not list(StandIn(begun, form="svd").train(policy, 20))
 
 
-def test_a_budget_in_ranks_is_bounded_by_its_dearest_columns():
-    begun, policy = adalora_of(placement(rank=2), 600, 20, unit="ranks", final=10)
+def test_a_budget_in_ranks_is_bounded_by_its_dearest_columns_until_the_end():
+    begun, policy = adalora_of(placement(rank=2), 600, 20, unit="ranks", final=10, interval=1)
     ranks = sum(adapter.rank for adapter in begun.adapters)
     assert policy.schedule.start == ranks
     assert policy.schedule.end == ranks * 600 // begun.trainable_parameters
     costs = sorted(a.site.parameters_per_rank for a in begun.adapters for _ in range(a.rank))
-    assert policy.budget(20) == sum(costs[-policy.schedule.end :])
     assert policy.budget(0) == begun.trainable_parameters
+    assert policy.budget(9) == sum(costs[-policy.schedule.budget(9) :])
+    assert policy.budget(9) > policy.budget(10) == policy.budget(20) == 600
+    assert sum(costs[-policy.schedule.end :]) > 600
+
+
+def test_dear_columns_leave_fewer_ranks_than_the_budget_counts():
+    begun, policy = adalora_of(placement(rank=2), 600, 20, unit="ranks")
+    dear = {path: 1e3 for path in begun.by_path if ".mlp." in path}
+    trial = StandIn(begun, form="svd", weights=dear)
+    list(trial.train(policy, 20))
+    assert sum(trial.ranks.values()) < policy.schedule.end
+    cheapest = min(site.parameters_per_rank for site in trial.sites.values())
+    assert 600 - cheapest < trial.num_parameters <= 600
 
 
 def test_a_missing_gradient_is_no_observation():

@@ -63,6 +63,17 @@ def test_what_does_not_fit_is_skipped():
     assert [column[:2] for column in keep(columns, 10)] == [("dear", 0), ("cheap", 0)]
 
 
+def test_what_a_budget_does_not_count_may_have_a_limit_of_its_own():
+    columns = [Column("dear", n, 1, 9.0 - n, parameters=7) for n in range(3)]
+    columns += [Column("cheap", n, 1, 1.0 - n, parameters=2) for n in range(3)]
+    assert [c[:2] for c in keep(columns, 4)] == [("dear", n) for n in range(3)] + [("cheap", 0)]
+    assert [column[:2] for column in keep(columns, 4, most_parameters=18)] == [
+        ("dear", 0), ("dear", 1), ("cheap", 0), ("cheap", 1),
+    ]  # fmt: skip
+    kept = keep(columns, 4, min_rank=1, most_parameters=9)
+    assert [column[:2] for column in kept] == [("dear", 0), ("cheap", 0)]
+
+
 def test_the_owners_of_the_best_columns_grow():
     kept = [Column("a", 0, 2, 9.0), Column("a", 1, 2, 8.0), Column("b", 0, 3, 7.0)]
     kept += [Column("c", 0, 1, 0.0)]

@@ -20,7 +20,7 @@ from loratlas.dynamic.spec import (
     smallest,
 )
 from loratlas.errors import PlacementError
-from loratlas.placement.placement import LoraSpec, place
+from loratlas.placement.placement import SCALINGS, LoraSpec, place
 
 LORA = LoraSpec(rank=8, alpha=16)
 
@@ -110,6 +110,21 @@ def test_a_trial_begins_with_more_than_the_target_in_one_rank():
     assert begun.trainable_parameters == 1.5 * candidates.trainable_parameters
 
 
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("initial", [0.5, 1, 3])
+def test_scales_are_those_of_the_candidates_wherever_a_trial_begins(scaling, initial):
+    rule = "attention:4 + feed_forward"
+    lora = LoraSpec(rank=8, alpha=16, scaling=scaling)
+    candidates = place(anatomies.gpt2(layers=2), rule, rank=8, alpha=16, scaling=scaling)
+    target = candidates.trainable_parameters
+    begun = initial_placement(read(initial=initial), candidates, target, lora)
+    before = candidates.by_path
+    for path, adapter in begun.by_path.items():
+        assert adapter.rank == initial * before[path].rank
+        # The alpha is made of scale and rank, and the scale of both again.
+        assert begun.scale(adapter) == pytest.approx(candidates.scale(before[path]), rel=1e-12)
+
+
 def test_a_trial_begins_at_rank_1_at_least():
     candidates = placement()
     target = smallest(read(), [adapter.site for adapter in candidates.adapters])
@@ -168,7 +183,7 @@ def test_policies_are_built():
     for name, kind in (("saliency", Saliency), ("adalora", AdaLora)):
         policy = build(read(name), placement=begun, target_parameters=300, total_steps=40)
         assert (type(policy), policy.name) == (kind, name)
-        assert policy.form == ("svd" if name == "adalora" else "product")
+        assert policy.form == read(name).form == ("svd" if name == "adalora" else "product")
         assert policy.orthogonality == (0.5 if name == "adalora" else 0)
         with pytest.raises(ValueError, match=f"policy {name}: priors are not taken"):
             build(read(name), placement=begun, target_parameters=300, total_steps=40, priors={})

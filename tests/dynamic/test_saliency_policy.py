@@ -3,24 +3,18 @@
 import pickle
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_in import StandIn, placement
+from stand_in import Case, StandIn, options, placement, policy_of
 
 from loratlas.dynamic.saliency import gate_gradient
-from loratlas.dynamic.spec import PolicySpec, build, initial_placement, largest, smallest
-from loratlas.placement.placement import LoraSpec
 from loratlas.train.policy import Grow, LiveSite, Prune
 
-
-def policy_of(candidates, target, steps, **options):
-    spec = PolicySpec.read({"policy": "saliency", **options})
-    begun = initial_placement(spec, candidates, target, LoraSpec(rank=4, alpha=4))
-    policy = build(spec, placement=begun, target_parameters=target, total_steps=steps)
-    return begun, policy
+saliency_of = partial(policy_of, "saliency")
 
 
 def test_the_gate_gradient_is_that_of_an_explicit_gate():
@@ -42,37 +36,19 @@ def test_the_gate_gradient_is_that_of_an_explicit_gate():
     seed=st.integers(0, 10**6),
     steps=st.integers(1, 40),
     share=st.floats(0.05, 2.0),
-    options=st.fixed_dictionaries(
-        {},
-        optional={
-            "initial": st.floats(0.3, 3.0),
-            "warmup": st.sampled_from([0, 0.1, 0.3]),
-            "final": st.sampled_from([0, 0.2, 0.6]),
-            "interval": st.integers(1, 50),
-            "min_rank": st.integers(0, 1),
-            "explore": st.sampled_from([0, 0.1, 0.9]),
-        },
-    ),
+    told=options(initial=st.floats(0.3, 3.0), explore=st.sampled_from([0, 0.1, 0.9])),
 )
-def test_the_budget_is_never_exceeded(seed, steps, share, options):
-    candidates = placement()
-    spec = PolicySpec.read({"policy": "saliency", **options})
-    sites = [adapter.site for adapter in candidates.adapters]
-    wanted = int(share * candidates.trainable_parameters)
-    target = min(max(smallest(spec, sites), wanted), largest(spec, sites))
-    begun, policy = policy_of(candidates, target, steps, **options)
-    weights = {path: 10.0 ** (i % 5) for i, path in enumerate(sorted(begun.by_path))}
-    trial = StandIn(begun, seed=seed, weights=weights)
-    assert trial.num_parameters <= policy.budget(0)
+def test_the_budget_is_never_exceeded(seed, steps, share, told):
+    target, min_rank, policy, trial = Case.of("saliency", told, seed=seed, steps=steps, share=share)
     for step, _ in trial.train(policy, steps):  # checks every step
-        assert all(trial.ranks[path] >= spec.options.min_rank for path in trial.ranks)
+        assert all(trial.ranks[path] >= min_rank for path in trial.ranks)
         assert all(trial.ranks[path] <= policy.capacities[path] for path in trial.ranks)
         assert step <= policy.schedule.last
     assert 0 < trial.num_parameters <= target
 
 
 def test_rank_moves_to_where_the_gradient_is():
-    begun, policy = policy_of(placement(), 1000, 60)
+    begun, policy = saliency_of(placement(), 1000, 60)
     loud = {path: 1000.0 for path in begun.by_path if ".layers.1." in path}
     trial = StandIn(begun, weights=loud)
     before = trial.ranks
@@ -90,7 +66,7 @@ def test_rank_moves_to_where_the_gradient_is():
 
 
 def test_new_columns_are_protected_at_the_next_decision_only():
-    begun, policy = policy_of(
+    begun, policy = saliency_of(
         placement(), 900, 100, explore=0.3, interval=10, warmup=5, final=40, initial=1
     )
     trial = StandIn(begun)
@@ -118,7 +94,7 @@ def test_new_columns_are_protected_at_the_next_decision_only():
 
 def test_one_seed_gives_one_trajectory_also_through_a_pickle():
     def trajectory(stop=None):
-        begun, policy = policy_of(placement(), 900, 50)
+        begun, policy = saliency_of(placement(), 900, 50)
         trial = StandIn(begun, seed=5)
         if stop is None:
             return list(trial.train(policy, 50))
@@ -133,7 +109,7 @@ def test_one_seed_gives_one_trajectory_also_through_a_pickle():
 
 
 def test_a_missing_gradient_is_no_observation():
-    begun, policy = policy_of(placement(rank=2), 400, 40, interval=1, warmup=30, final=5)
+    begun, policy = saliency_of(placement(rank=2), 400, 40, interval=1, warmup=30, final=5)
     path = next(iter(begun.by_path))
     trial = StandIn(begun, weights={path: 100.0})
 
@@ -155,7 +131,7 @@ def test_a_missing_gradient_is_no_observation():
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
 def test_gradients_that_are_no_numbers_leave_decisions_as_they_are(odd):
-    begun, policy = policy_of(placement(), 900, 30, interval=3)
+    begun, policy = saliency_of(placement(), 900, 30, interval=3)
     trial = StandIn(begun)
 
     def break_one(step, sites):
@@ -168,7 +144,7 @@ def test_gradients_that_are_no_numbers_leave_decisions_as_they_are(odd):
 
 
 def test_without_any_gradient_ranks_stay_even():
-    begun, policy = policy_of(placement("attention.q"), 16 * 4, 30, initial=2)
+    begun, policy = saliency_of(placement("attention.q"), 16 * 4, 30, initial=2)
     trial = StandIn(begun, weights=dict.fromkeys(begun.by_path, 0.0))
     for _, changes in trial.train(policy, 30):
         assert all(isinstance(change, Prune) for change in changes)
@@ -177,7 +153,7 @@ def test_without_any_gradient_ranks_stay_even():
 
 @pytest.mark.parametrize(("final", "ranks"), [(0, [2, 2]), (1, [4, 4])])
 def test_nothing_grows_that_would_not_be_trained(final, ranks):
-    begun, policy = policy_of(
+    begun, policy = saliency_of(
         placement("attention.q"), 128, 20, initial=0.5, interval=50, final=final
     )
     trial = StandIn(begun)
@@ -188,7 +164,7 @@ def test_nothing_grows_that_would_not_be_trained(final, ranks):
 def test_new_columns_never_take_the_last_of_a_site():
     candidates = placement()
     least = sum(adapter.site.parameters_per_rank for adapter in candidates.adapters)
-    begun, policy = policy_of(candidates, least, 60, min_rank=1, explore=0.9)
+    begun, policy = saliency_of(candidates, least, 60, min_rank=1, explore=0.9)
     trial = StandIn(begun)
     for _ in trial.train(policy, 60):
         assert min(trial.ranks.values()) >= 1

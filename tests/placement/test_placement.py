@@ -5,7 +5,7 @@ import pytest
 import anatomies
 from loratlas.anatomy.sites import Anatomy
 from loratlas.errors import PlacementError
-from loratlas.placement.placement import Adapter, LoraSpec, Placement, place
+from loratlas.placement.placement import SCALINGS, Adapter, LoraSpec, Placement, place
 
 MEDIUM = anatomies.gpt2()
 LLAMA = anatomies.llama()
@@ -33,6 +33,18 @@ def test_grouped_query_attention_and_experts_count_what_they_hold():
     # gate_up 32 + 96, down 48 + 32, for each of 4 experts, in 2 layers.
     found = place(anatomies.mixtral(), "expert", rank=2).trainable_parameters
     assert found == 2 * 2 * 4 * (128 + 80)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_other_ranks_keep_the_scale_of_a_site(scaling):
+    placed = place(LLAMA, "attention + feed_forward:4", rank=16, alpha=32, scaling=scaling)
+    first, second, *_ = placed.by_path
+    changed = placed.with_ranks({first: 3, second: 50})
+    assert {path: adapter.rank for path, adapter in changed.by_path.items()} == {
+        first: 3, second: 50,
+    }  # fmt: skip
+    for path, adapter in changed.by_path.items():
+        assert changed.scale(adapter) == pytest.approx(placed.scale(placed.by_path[path]))
 
 
 @pytest.mark.parametrize(

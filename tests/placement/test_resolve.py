@@ -214,8 +214,8 @@ def test_two_files_may_not_disagree_on_a_rank(tmp_path):
     ("rows", "message"),
     [
         ([], "holds no placement"),
-        ([{"path": "lm_head", "rank": 0, "alpha": 1}], "a rank of at least 1"),
-        ([{"path": "lm_head", "rank": True, "alpha": 1}], "a rank of at least 1"),
+        ([{"path": "lm_head", "rank": 0, "alpha": 1}], "a rank from 1 to 65536"),
+        ([{"path": "lm_head", "rank": True, "alpha": 1}], "a rank from 1 to 65536"),
         ([{"path": "lm_head", "rank": 2}], "a positive alpha"),
         (["lm_head"], "an adapter has a path"),
         ([{"path": "lm_heat", "rank": 2, "alpha": 1}], "1 of 1 sites are not in llama, first"),

@@ -11,7 +11,6 @@ from loratlas.allocate.budget import Budget
 from loratlas.allocate.constraints import Constraints
 from loratlas.placement.placement import LoraSpec
 from loratlas.score.controls import Depth, InputWidth, Parameters, Random, Uniform
-from loratlas.score.inverted import Inverted
 from loratlas.score.run import score
 from loratlas.score.scorer import Needs
 
@@ -40,8 +39,8 @@ def test_a_control_needs_no_row_and_costs_nothing(control, subject):
 
 def test_the_values_are_what_they_are_called(subject):
     sites = {site.path: site for site in subject.sites}
-    assert set(values(Uniform(), subject).values()) == {1.0}
     assert values(Parameters(), subject) == {p: s.d_in + s.d_out for p, s in sites.items()}
+    assert values(Uniform(), subject) == values(Parameters(), subject)
     assert values(InputWidth(), subject) == {p: s.d_in for p, s in sites.items()}
     depth = values(Depth(), subject)
     assert [depth[f"transformer.h.{layer}.attn.c_attn"] for layer in range(3)] == [1, 2, 3]
@@ -86,7 +85,7 @@ SHAPES = {
 }
 
 
-def ranks_of(control, base, anatomy, amount, unit="parameters", solver="exact"):
+def ranks_of(control, base, anatomy, amount, unit="parameters", solver="exact", tau=None):
     """Return the ranks that a control's scores come to, of all sites inside the blocks."""
     subject = subject_of(base, anatomy, (), lora=LoraSpec(rank=8, alpha=16), max_rank=32)
     allocation = allocate(
@@ -96,6 +95,7 @@ def ranks_of(control, base, anatomy, amount, unit="parameters", solver="exact"):
         lora=subject.lora,
         constraints=Constraints(),
         solver=solver,
+        tau=tau,
     )
     found = {adapter.site.path: adapter.rank for adapter in allocation.placement.adapters}
     return [found.get(site.path, 0) for site in subject.sites]
@@ -106,12 +106,12 @@ def cost_of_a_rank(anatomy):
 
 
 @pytest.mark.parametrize("anatomy", SHAPES.values(), ids=list(SHAPES))
-@pytest.mark.parametrize("control", [Uniform(), Inverted(Uniform()), Parameters()])
-@pytest.mark.parametrize("solver", ["exact", "greedy"])
-def test_uniform_scores_give_every_site_the_same_rank(control, anatomy, solver, base):
+@pytest.mark.parametrize("solver", ["exact", "greedy", "proportional"])
+@pytest.mark.parametrize("tau", [None, 1.0, 100.0])
+def test_uniform_scores_give_every_site_the_same_rank(anatomy, solver, tau, base):
     budget = 8 * cost_of_a_rank(anatomy)
-    assert set(ranks_of(control, base, anatomy, budget, solver=solver)) == {8}
-    in_bytes = ranks_of(control, base, anatomy, 4 * budget, "bytes", solver)
+    assert set(ranks_of(Uniform(), base, anatomy, budget, solver=solver, tau=tau)) == {8}
+    in_bytes = ranks_of(Uniform(), base, anatomy, 4 * budget, "bytes", solver, tau)
     assert set(in_bytes) == {8}
 
 
@@ -124,7 +124,7 @@ def test_a_budget_between_two_ranks_is_spent_on_both(anatomy, base):
 
 
 def test_equal_values_alone_would_not_do(base):
-    """Why uniform scores have curves."""
+    """Why the value of a site is what a rank costs there."""
     ranks = ranks_of(_Equal(), base, SHAPES["llama"], 8 * cost_of_a_rank(SHAPES["llama"]))
     assert max(ranks) > 10 * min(ranks)
 

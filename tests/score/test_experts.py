@@ -79,9 +79,12 @@ def counted(subject, layer):
 def test_idle_experts_count_no_token_and_give_zero(idle, scorer):
     assert sorted(counted(idle, 0))[:2] == [0, 0]
     found = scorer.measure(idle)
-    # Both parameters of each layer's experts.
-    num_idle = 2 * sum(counted(idle, layer).count(0) for layer in (0, 1))
-    assert f"{num_idle} of 16 experts were sent no token and count as 0." in found.notes
+    # Two layers of four experts, whose two parameters count once.
+    num_idle = sum(counted(idle, layer).count(0) for layer in (0, 1))
+    assert f"{num_idle} of 8 experts were sent no token and count as 0." in found.notes
+    for site, tokens in zip(idle.sites, found.expert_tokens, strict=True):
+        # A router is one map.
+        assert tokens == (counted(idle, site.layer) if site.num_experts else None), site.path
     for figures in (found.values, found.stderr, found.halves):
         assert np.isfinite(figures).all()
     np.testing.assert_allclose(Gradient().measure(idle).values, energies(idle).mean(0), rtol=1e-4)
@@ -133,7 +136,8 @@ def test_each_expert_is_probed_with_the_a_that_peft_would_give_it():
         assert value == pytest.approx(wanted, rel=1e-4)
 
 
-def test_no_two_gradients_of_parameters_are_held_at_once(monkeypatch):
+def test_a_complete_gradient_is_handed_over_and_dropped_before_the_next(monkeypatch):
+    """What autograd holds until a gradient is complete is its own, and shows nowhere."""
     subject = subject_of(fresh("mixtral"))
     parameters = [
         subject.base.model.get_parameter(site.path)

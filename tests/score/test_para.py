@@ -14,7 +14,7 @@ from loratlas.data.spec import DataSpec
 from loratlas.errors import RequestError, TrialError
 from loratlas.placement.placement import LoraSpec
 from loratlas.score import para as para_module
-from loratlas.score.para import Para, rows_read, threshold, train_alike
+from loratlas.score.para import Para, rows_read, train_alike
 from loratlas.score.run import score
 from loratlas.train.adapters import new_adapters
 from loratlas.train.base import load_base
@@ -59,16 +59,24 @@ def test_the_engines_agree(subject, monkeypatch):
     assert packed.values == pytest.approx(alone.values, rel=2e-3)
 
 
-def test_the_base_comes_back_as_it_was(subject):
-    before = {name: tensor.clone() for name, tensor in subject.base.model.state_dict().items()}
-    for _ in range(2):
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("engine", ["packed", "reference"])
+def test_the_base_comes_back_as_it_was(subject, engine, training, request):
+    if engine == "reference":
+        request.getfixturevalue("by_reference")
+    model = subject.base.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train(training)
+    try:
         first = Para().measure(subject)
-    after = subject.base.model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in after)
-    assert not subject.base.model.training
-    assert not any(parameter.requires_grad for parameter in subject.base.model.parameters())
-    assert np.array_equal(first.values, Para().measure(subject).values)
+        after = model.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in after)
+        assert {module.training for module in model.modules()} == {training}
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+        assert np.array_equal(first.values, Para().measure(subject).values)
+    finally:
+        model.eval()
 
 
 def test_scores_and_cost(subject):
@@ -87,10 +95,14 @@ def test_scores_and_cost(subject):
 
 
 def test_halves_are_trained_on_when_they_are_asked_for(subject):
+    subject = replace(subject, rows=subject.rows[:15])
     found = Para(halves=True).measure(subject)
-    assert found.num_forwards == 36
-    first = replace(subject, rows=subject.rows[:8])
-    assert found.halves[0] == pytest.approx(Para().measure(first).values, rel=1e-6)
+    # 3 steps of 4 rows each; the second half has 7 rows, so that its second step has 3.
+    assert found.num_forwards == 12 + 12 + 11
+    # Of an odd number of rows the first half has one more, as for every method.
+    for half, rows in zip(found.halves, (subject.rows[:8], subject.rows[8:]), strict=True):
+        alone = Para().measure(replace(subject, rows=rows))
+        assert half == pytest.approx(alone.values, rel=1e-6)
     assert score(Para(halves=True), subject).agreement > 0
 
 
@@ -182,12 +194,3 @@ def test_rows_are_counted_as_they_are_read(prepared, training):
     reading = windows(rows, training, seed=0, masking=None)
     visits = sum(len(next(reading)) for _ in range(num_steps(training, len(rows))))
     assert rows_read(training, len(rows)) == visits
-
-
-def test_one_threshold_for_all_sites():
-    curves = {"a": [9.0, 4.0, 1.0], "b": [5.0, 3.0], "c": [0.5, 0.0]}
-    costs = {"a": 10, "b": 20, "c": 1}
-    assert threshold(curves, costs, 1000) == ({"a": 3, "b": 2, "c": 1}, 0)
-    # 9, 5 and 4 fit; 3 does not, and 1 is below it though it would.
-    assert threshold(curves, costs, 50) == ({"a": 2, "b": 1}, 3)
-    assert threshold(curves, costs, 9) == ({}, 9)

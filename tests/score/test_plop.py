@@ -114,6 +114,14 @@ def test_a_token_of_zeros_says_nothing():
     assert with_zeros == (pytest.approx(alone, rel=1e-6), count)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_token_that_is_no_number_is_not_passed_over(value):
+    tokens = normal(5, 16)
+    tokens[2, 3] = value
+    with pytest.raises(TrialError, match="0: reads what is no number: nothing to score"):
+        norm_of(linear(normal(12, 16)), tokens)
+
+
 def test_a_weight_of_zeros_has_no_norm():
     with pytest.raises(TrialError, match="0: its weight is zero, so that it has no feature norm"):
         norm_of(linear(torch.zeros(4, 4)), normal(3, 4))

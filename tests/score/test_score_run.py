@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 from scored_subjects import Said, subject_of
 
-from loratlas.allocate.agreement import uninformative
 from loratlas.allocate.table import ScoreTable
 from loratlas.errors import RequestError, TrialError
 from loratlas.score.run import score
@@ -38,6 +37,7 @@ def test_a_table_holds_what_was_found(subject):
         curves=[np.array([2.0, 1.0]), *[None] * (count - 1)],
         halves=np.stack([values, 2 * values]),
         num_tokens=np.full(count, 7),
+        expert_tokens=[[4, 3], *[None] * (count - 1)],
         slices=[{"q": 1.0, "k": 0.5}, *[None] * (count - 1)],
         num_forwards=6,
         num_backwards=6,
@@ -48,7 +48,9 @@ def test_a_table_holds_what_was_found(subject):
     first, second = table.scores[:2]
     assert (first.value, first.stderr, first.curve) == (1, 0.5, (2, 1))
     assert (first.num_tokens, first.slices) == (7, {"q": 1.0, "k": 0.5})
+    assert (first.expert_tokens, first.group) == ((4, 3), None)
     assert (second.stderr, second.curve, second.slices) == (None, None, None)
+    assert second.expert_tokens is None
     assert table.agreement == pytest.approx(1)
     assert table.notes == ("one thing",)
     assert (table.cost.num_forwards, table.cost.num_backwards) == (6, 6)
@@ -74,13 +76,16 @@ def test_halves_that_agree_by_chance_are_noted(subject):
     halves = np.stack([noise(1, subject), noise(5, subject)])
     table = score(Said(Found(values=halves.mean(axis=0), halves=halves)), subject)
     assert table.agreement == pytest.approx(stats.kendalltau(*halves).statistic)
-    assert uninformative(table)[0].startswith("uninformative: two halves of the rows agree no more")
+    (reason,) = table.uninformative
+    assert reason.startswith("two halves of the rows agree no more than by chance")
+    assert table.notes == (f"uninformative: {reason}",)
 
 
 def test_one_value_for_all_sites(subject):
     same = np.ones(len(subject.sites))
     table = score(Said(Found(values=same, halves=np.stack([same, same]))), subject)
     assert table.agreement is None
+    assert table.uninformative == ("every site has the same value",)
     assert table.notes == ("uninformative: every site has the same value",)
 
 
@@ -146,13 +151,13 @@ def test_scores_that_do_not_see_the_targets_are_uninformative(subject):
     # Depends on what is read and on nothing else.
     method = Said(lambda given: scores(sum(map(len, (row.ids for row in given.rows))), given))
     table = score(method, subject, ["labels"])
-    (said,) = uninformative(table)
-    assert said.startswith(
-        "uninformative: rows whose targets were exchanged among all rows give about the same: the "
-        "sites' values, relative to one another, differ by a factor of 1.00 from the nearest of 6 "
-        "draws, and draws by up to 1.00 (Kendall's τ 1.00 with them, 1.00 among them). The check "
-        "took "
+    (reason,) = table.uninformative
+    assert reason == (
+        "rows whose targets were exchanged among all rows give about the same: the sites' values, "
+        "relative to one another, differ by a factor of 1.00 from the nearest of 6 draws, and "
+        "draws by up to 1.00 (Kendall's τ 1.00 with them, 1.00 among them)."
     )
+    assert table.notes[-1].startswith(f"uninformative: {reason} The check took ")
     assert len(method.subjects) == 7
 
 
@@ -164,7 +169,7 @@ def test_scores_that_see_the_targets_are_held_against_draws(subject):
         return told * scores(int(given.rows[0].ids.sum()), given) ** 0.05
 
     table = score(Said(seeing), subject, ["labels"])
-    assert uninformative(table) == ()
+    assert table.uninformative == ()
     assert table.notes[-1].startswith("against rows whose targets were exchanged among all rows: t")
 
 

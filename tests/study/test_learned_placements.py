@@ -7,12 +7,20 @@ from dataclasses import replace
 import pytest
 import torch
 
+from loratlas.allocate.budget import Budget
+from loratlas.allocate.constraints import Cap, Tie
+from loratlas.analysis.arms import arms_of
+from loratlas.analysis.costs import costs_of
 from loratlas.analysis.moved import moved
+from loratlas.analysis.recommend import recommend
 from loratlas.analysis.summary import results
-from loratlas.errors import StudyError
+from loratlas.errors import DataError, StudyError
 from loratlas.placement.placement import Placement
 from loratlas.report.document.contents import contents
+from loratlas.report.document.exports import result_rows, trial_rows
 from loratlas.report.document.facts import gather
+from loratlas.report.recommendations import recommendation, recommendation_notes
+from loratlas.report.tables import notes
 from loratlas.study import learning
 from loratlas.study.folder import open_run
 from loratlas.study.options import RunOptions
@@ -21,7 +29,9 @@ from loratlas.study.request import read_anatomy
 from loratlas.study.resolve import resolve_study
 from loratlas.study.run import run_study
 from loratlas.study.spec import load_study, parse_study
+from loratlas.study.store import FILE_NAME, Store
 from loratlas.train.adapters import saved_adapters
+from loratlas.train.outcome import Probe
 
 ALONE = RunOptions(probe=False)
 # Twelve steps: two before the budget moves, a decision every third step, two after the last.
@@ -142,6 +152,68 @@ def test_a_hybrid_keeps_its_budget_and_is_trained_as_it_was_allocated(study_of, 
     assert len(config["target_modules"]) == len(record.adapters)
 
 
+def test_limits_are_those_of_allocate(study_of, anatomy):
+    form = (
+        "{scorer: gradient, ranks: [0, 2, 4], ties: ['attention.qkv, attention.o'], "
+        "tie_layers: [feed_forward.up], caps: {feed_forward: 900}, max_sites: 9}"
+    )
+    study = study_of(form)
+    limits = study.placements["learned"].hybrid.constraints
+    assert (limits.ranks, limits.max_sites) == ((0, 2, 4), 9)
+    assert limits.ties == (
+        Tie(rule="attention.qkv | attention.o"),
+        Tie(rule="feed_forward.up", across_layers=True),
+    )
+    assert limits.caps == (Cap(rule="feed_forward", most=Budget(amount=900)),)
+    resolve_study(study, anatomy)
+    assert study.digest != study_of("{scorer: gradient}").digest
+
+
+def test_limits_are_kept(study_of, tmp_path):
+    form = "{scorer: parameters, budget: 1000, ties: [attention], max_sites: 4, ranks: [0, 1, 3]}"
+    record = record_of(run(study_of(form), tmp_path / "run"), "learned")
+    ranks = {each["path"]: each["rank"] for each in record.adapters}
+    assert 0 < len(ranks) <= 4
+    assert set(ranks.values()) <= {1, 3}
+    for layer in range(3):
+        block = f"transformer.h.{layer}.attn"
+        assert ranks.get(f"{block}.c_attn") == ranks.get(f"{block}.c_proj")
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("{scorer: gradient, ties: [atention]}", "did you mean attention?"),
+        ("{scorer: gradient, caps: {atention: 5}}", "did you mean attention?"),
+        ("{scorer: gradient, caps: {attention: 0}}", "an integer from 1 up is needed"),
+        ("{scorer: gradient, ranks: [4, 4]}", "4 is given twice"),
+        ("{scorer: gradient, ranks: [0]}", "the ranks [0] hold none above 0"),
+        (
+            "{scorer: gradient, max_sites: 3, solver: proportional}",
+            "the proportional rule keeps within no other limit, and a number of sites are given",
+        ),
+    ],
+)
+def test_limits_that_cannot_be_are_refused_with_their_line(study_of, form, said):
+    found = refused(study_of, form)
+    assert "learned.yaml:13" in found
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("{scorer: depth, max_sites: 1}", "above the largest allocation"),
+        ("{scorer: depth, caps: {all: 500}}", "above the largest allocation"),
+        ("{scorer: depth, caps: {router: 50}}", "the cap router: selects no site"),
+    ],
+)
+def test_limits_that_no_budget_of_the_study_fits_are_refused(study_of, anatomy, form, said):
+    with pytest.raises(StudyError, match=r"learned\.yaml:13: placements\.learned: ") as caught:
+        resolve_study(study_of(form), anatomy)
+    assert said in str(caught.value)
+
+
 def test_the_cost_of_scoring_is_charged_to_the_placement(study_of, tmp_path):
     folder = run(study_of("{scorer: gradient, rows: 8}"), tmp_path / "run")
     with closing(open_run(folder)) as store:
@@ -177,7 +249,8 @@ def test_a_hybrid_equals_the_file_of_its_ranks(study_of, study_folder, tmp_path)
 def test_a_placement_that_moves_ends_within_its_budget(study_of, tmp_path):
     folder = run(study_of(MOVES, LONGER), tmp_path / "run")
     record, baseline = record_of(folder, "learned"), record_of(folder, "full")
-    assert record.trainable_parameters == baseline.trainable_parameters
+    assert record.budget == baseline.trainable_parameters
+    assert record.trainable_parameters == sum(record.families.values()) > record.budget
     for trial in trials_of(folder, "learned"):
         assert trial.status == "done"
         assert trial.engine == "packed"
@@ -273,3 +346,111 @@ def test_a_plan_shows_a_learned_placement_with_its_most_parameters(study_of):
     assert start == pytest.approx(2 * found["full"].trainable_parameters, rel=0.1)
     still = replace(found["learned"], moving=None)
     assert still.digest != found["learned"].digest
+
+
+def test_results_show_what_trials_ended_with_and_the_budget_beside_it(study_of, tmp_path):
+    folder = run(study_of(MOVES, LONGER), tmp_path / "run")
+    ended = [trial.ended_parameters for trial in trials_of(folder, "learned")]
+    with closing(open_run(folder)) as store:
+        found = results(store)["placements"]["learned"]
+        facts = gather(folder, store)
+    count, families = found["trainable_parameters"], found["families"]
+    assert found["trainable_parameters_range"] == [min(ended), max(ended)]
+    assert sum(families.values()) == count
+    assert abs(count - sum(ended) / len(ended)) <= len(families) / 2  # each family is rounded
+    assert found["learned"]["target_parameters"] >= max(ended)
+    rows = {row["seed"]: row for row in trial_rows(facts) if row["placement"] == "learned"}
+    assert sorted(row["trainable_parameters"] for row in rows.values()) == sorted(ended)
+    (row,) = [row for row in result_rows(facts) if row["placement"] == "learned"]
+    assert (row["trainable_parameters"], row["budget"]) == (
+        count, found["learned"]["target_parameters"],
+    )  # fmt: skip
+    (line,) = [line for line in notes(results_of(folder)) if line.startswith("learned: ")]
+    assert line == (
+        f"learned: {min(ended):,} to {max(ended):,} parameters in the end, its budget is "
+        f"{row['budget']:,}."
+    )
+
+
+def results_of(folder):
+    with closing(open_run(folder)) as store:
+        return results(store)
+
+
+def test_what_a_placement_that_moves_costs_alone_is_not_known(study_of, tmp_path):
+    folder = run(study_of(MOVES, LONGER), tmp_path / "run")
+    probe = Probe(
+        seconds_per_step=0.5, tokens_per_second=80.0, peak_memory_bytes=7, num_steps=6, engine="e"
+    )
+    with closing(Store(folder / FILE_NAME, writable=True)) as store:
+        for placement in store.placements():  # earlier versions probed them all
+            store.set_probe(placement.digest, probe)
+        found, costs = results(store)["placements"], costs_of(store)
+        said = recommendation_notes(recommendation(recommend(arms_of(store), costs), "tiny"))
+    assert found["full"]["seconds"] == costs["full"].seconds == 6.0
+    for name in ("seconds", "seconds_per_step", "tokens_per_second", "peak_memory_bytes"):
+        assert found["learned"][name] is None
+    assert costs["learned"].seconds is costs["learned"].memory_bytes is None
+    assert said[-1].startswith("Memory and seconds are not known of learned: ")
+
+
+def test_what_the_last_step_leaves_is_drawn(study_of, tmp_path):
+    folder = run(study_of(MOVES.replace("final: 2", "final: 0"), LONGER), tmp_path / "run")
+    with closing(open_run(folder)) as store:
+        (found,) = moved(store)
+        (section,) = [each for each in contents(gather(folder, store)) if each.name == "moved"]
+    assert found.steps[-1] == 12
+    chart = section.figures[0].charts[0].spec
+    last = [row for row in chart["data"]["values"] if row["step"] == 12]
+    left = dict(zip(found.paths, found.mean_ranks[:, -1], strict=True))
+    assert {row["site"]: row["rank"] for row in last} == {p: r for p, r in left.items() if r}
+    assert {row["until"] for row in last} == {13}
+    assert '"domain": [0, 13]' in json.dumps(chart)
+
+
+@pytest.mark.parametrize(
+    ("form", "change", "said"),
+    [
+        (
+            MOVES,
+            ("{steps: 3,", "{base_dropout: 0.1, steps: 12,"),
+            "a placement that moves needs the packed engine, which does not serve it: the base's "
+            "own dropout is active",
+        ),
+        (
+            MOVES.replace("{", "{sites: 'all | embedding', "),
+            LONGER,
+            "a placement that moves needs the packed engine, which does not serve it: "
+            "transformer.wte is no plain linear map",
+        ),
+        (
+            "{scorer: gradient, rows: 99}",
+            LONGER,
+            "99 rows are to be scored, and there are 32 training rows; allowed: 2 to 32",
+        ),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_once_and_before_anything_is_made(
+    study_of, tmp_path, monkeypatch, form, change, said
+):
+    def fails(*_):
+        raise AssertionError("scored before it was refused")
+
+    monkeypatch.setattr(learning, "score_by", fails)
+    study = study_of(form, change)
+    with pytest.raises(StudyError) as caught:
+        run(study, tmp_path / "run")
+    assert str(caught.value).startswith(f"{study.path}:13: placements.learned: {said}")
+    assert str(caught.value).count("learned.yaml") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_request_that_is_found_wrong_while_scoring_names_its_line(
+    study_of, tmp_path, monkeypatch
+):
+    def fails(*_):
+        raise DataError("these rows cannot be read so")
+
+    monkeypatch.setattr(learning, "score_by", fails)
+    with pytest.raises(StudyError, match=r"learned\.yaml:13: placements\.learned: these rows"):
+        run(study_of("{scorer: gradient, rows: 8}"), tmp_path / "run")

@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from loratlas.data.rows import TokenizedRow
+from loratlas.dynamic.spec import PolicySpec
 from loratlas.placement.placement import place
+from loratlas.placement.rules import parse
+from loratlas.study import engines
+from loratlas.study.moving import Moving
+from loratlas.study.resolve import ResolvedPlacement
 from loratlas.study.room import Room, free_bytes, room_for
+from loratlas.train.packed.elastic import elastic_bytes
 from loratlas.train.trial import TrainingSpec
 
 CPU = torch.device("cpu")
@@ -23,16 +29,21 @@ def rows(length: int, count: int = 3) -> list[TokenizedRow]:
 
 @pytest.fixture
 def room(anatomy):
-    placements = [place(anatomy, rule, rank=2, alpha=4) for rule in ("all", "attention")]
+    each = engines._adapter_bytes(resolved(place(anatomy, "all", rank=2, alpha=4)))
 
     def of(*, free=PLENTY, free_host=PLENTY, length=32, device=CPU, training=TRAINING, **more):
         return room_for(
-            placements, rows(length), training,
+            rows(length), training, bytes_per_trial=each,
             free=free, free_host=free_host, device=device, bytes_per_token=1000.0, **more,
         )  # fmt: skip
 
-    of.largest = max(placement.trainable_parameters for placement in placements)
     return of
+
+
+def resolved(placement, moving=None):
+    return ResolvedPlacement(
+        name="x", rule=parse("all"), placement=placement, matched_to=None, lints=(), moving=moving
+    )
 
 
 def test_an_optimiser_step_has_enough_tokens_and_no_more(room):
@@ -46,12 +57,24 @@ def test_an_optimiser_step_has_enough_tokens_and_no_more(room):
     assert room(length=32, device=torch.device("cuda")).trials == 64
 
 
-def test_adapters_and_optimiser_fit_a_fifth_of_what_is_free(room):
-    each = 16 * room.largest
+def test_adapters_and_optimiser_fit_a_fifth_of_what_is_free(room, anatomy):
+    each = 16 * place(anatomy, "all", rank=2, alpha=4).trainable_parameters
     assert room(free=5 * 3 * each + 50).trials == 3
     assert room(free=5 * each - 50).trials == 1
     assert room(free=5 * 3 * each + 50, most=2).trials == 2
     assert room(free=5 * 3 * each + 50, most=100).trials == 3
+
+
+@pytest.mark.parametrize("policy", ["saliency", "adalora"])
+def test_a_trial_that_moves_takes_room_for_the_ranks_that_it_may_come_to(anatomy, policy):
+    start = place(anatomy, "all", rank=3, alpha=6)
+    spec = PolicySpec.read({"policy": policy})
+    moving = Moving(spec=spec, start=start, target=2 * start.trainable_parameters // 3)
+    found = engines._adapter_bytes(resolved(start, moving))
+    assert found == elastic_bytes(start, moving.capacity, spec.form)
+    assert found > engines._adapter_bytes(resolved(start))
+    if policy == "saliency":  # four times the ranks, and five vectors in place of four
+        assert found == 20 * 4 * start.trainable_parameters
 
 
 def test_what_a_person_says_goes_before_what_is_usual(room):

@@ -263,9 +263,9 @@ def fit_pack(*arguments, on_step, **more):
             die()
     return real_fit(*arguments, on_step=step, **more)
 
-def add_trials(store, finished):
+def add_trials(store, finished, claim=None):
     added.append(1)
-    real_add(store, halved(finished) if len(added) == last else finished)
+    real_add(store, halved(finished) if len(added) == last else finished, claim)
 
 def halved(finished):
     for each in finished:
@@ -285,7 +285,11 @@ main(sys.argv[3:])
 
 @pytest.mark.parametrize(
     ("key", "where", "last"),
-    [("auto", "a step", 0), ("auto", "the records", 2), ("reference", "the records", 3)],
+    [
+        pytest.param("auto", "a step", 0, marks=pytest.mark.slow),
+        ("auto", "the records", 2),
+        pytest.param("reference", "the records", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_kill_9_loses_only_what_ran(study_folder, key, where, last):
     """The real command, killed halfway, ends with the packs and numbers of a whole run."""

@@ -5,14 +5,18 @@ from dataclasses import replace
 
 import pytest
 
+import families
 from loratlas.errors import PlacementError, RequestError, RuleError, StudyError
 from loratlas.score.methods import scorer
 from loratlas.score.names import METHODS
+from loratlas.score.sample import as_read, sample_of
 from loratlas.study.progress import Silent
+from loratlas.study.request import read_data
 from loratlas.study.score_study import described_methods, load_subject, score_study
 from loratlas.study.scoring import choose_rows, subject_of
 from loratlas.study.scoring_options import BRUTE_FORCE, ScoringOptions
 from loratlas.study.spec import load_study
+from loratlas.train.packed.windows import windows
 from loratlas.train.randomness import row_order
 
 
@@ -28,6 +32,28 @@ def test_rows_are_the_first_that_a_trial_reads(study, anatomy, prepared, base):
     assert [row.row for row in subject.rows] == [prepared.train.rows[n].row for n in order]
     assert (subject.seed, subject.batch, subject.max_rank) == (3, 4, 8)
     assert (subject.lora, subject.training) == (study.lora, study.training)
+
+
+def test_a_masked_model_is_scored_with_the_masks_of_a_trials_first_epoch(tmp_path):
+    """An authority: the rows that the packed engine trains on."""
+    families.write("bert", tmp_path)
+    (tmp_path / "rows.jsonl").write_text(families.prompt_rows(30))
+    (tmp_path / "study.yaml").write_text(
+        f"name: x\nmodel: {tmp_path}\n"
+        "data: {source: rows.jsonl, format: prompt_completion, train: 16, validation: 4, test: 4, "
+        "max_length: 48}\nplacements: {full: all}\ntraining: {steps: 2, batch: 4}\n"
+    )
+    study = load_study(tmp_path / "study.yaml")
+    subject = load_subject(study, ScoringOptions(method="gradient", rows=6, seed=3), Silent())
+    data = read_data(study)
+    trial = windows(data.train.rows, study.training, seed=3, masking=data.masking)
+    wanted = [*next(trial), *next(trial)][:6]
+    gradients = sample_of(subject).rows
+    inputs = [as_read(subject, number) for number in range(6)]
+    for seen in (gradients, inputs):
+        for row, other in zip(seen, wanted, strict=True):
+            assert row.masked.tolist() == other.masked.tolist()
+            assert row.scored.tolist() == other.scored.tolist()
 
 
 def test_no_row_of_another_split_is_seen(study, anatomy, prepared, base):
@@ -126,3 +152,10 @@ def test_every_method_is_described():
     assert found["plop"]["needs"] == ["rows", "weights"]
     assert found["uniform"]["needs"] == []
     assert all(method["title"] and method["unit"] for method in found.values())
+    assert {name: found[name]["cost"] for name in ("gradient", "plop", "depth")} == {
+        "gradient": "32 rows forward and backward: about as training on them",
+        "plop": "32 rows forward: about half of training on them",
+        "depth": "nothing",
+    }
+    assert found["para"]["cost"].startswith("a trial: ")
+    assert found["add_one_in"]["cost"].startswith("a trial for each group, ")

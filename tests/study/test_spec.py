@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,10 +5,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from loratlas.errors import RequestError
 from loratlas.study.spec import ModelRef, PlacementSpec, load_study, parse_study
 
 PATH = Path("study.yaml")
@@ -186,51 +182,6 @@ def test_reading_a_study_loads_neither_torch_nor_transformers(tmp_path: Path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-SIGNS = ["", " ", "\n", "\t", ":", ": ", "- ", "[", "]", "{", "}", ",", '"', "'", "#", "&a", "*a"]
-SIGNS += ["!", "%", "~", "|", "@", "(", ")", "<<", "\x00", "\ufeff", "\ud800", "é", "\r"]
-WORDS = ["null", "true", "-1", ".nan", "1e999", "9" * 5000, "{a: 1}", "[1]", "full", "name:"]
-WORDS += ["rule", "parts", "scorer", "<one>"]
-PIECES = st.sampled_from([*SIGNS, *WORDS])
-
-
-def judge(text: str) -> None:
-    """Read a study as a person's request: it succeeds, or says what is wrong."""
-    message = "study.yaml:"
-    try:
-        assert len(parse_study(text, PATH).digest) == 64
-    except RequestError as error:
-        message = str(error)
-    assert message.startswith("study.yaml:")
-    assert all(char.isprintable() or char == "\n" for char in message)
-
-
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
-@given(data=st.data())
-def test_no_edit_of_a_study_ends_in_a_traceback(data: st.DataObject):
-    text = MINIMAL + "lora: {rank: 4}\nseeds: 2\ntraining:\n  learning_rate: [1e-4]\n  batch: 4\n"
-    for _ in range(data.draw(st.integers(1, 3))):
-        start = data.draw(st.integers(0, len(text)))
-        end = data.draw(st.integers(start, min(len(text), start + 12)))
-        text = text[:start] + data.draw(PIECES) + text[end:]
-    judge(text)
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
-    max_leaves=5,
-)
-KEYS = ["name", "model", "data", "placements", "baseline", "lora", "training", "seeds", "margin"]
-KEYS += ["match", "measures", "sweep_seeds", "version", "device", "hypothesis", "zzz"]
-
-
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
-@given(key=st.sampled_from(KEYS), value=VALUES)
-def test_no_value_of_a_key_ends_in_a_traceback(key: str, value: object):
-    lines = [line for line in MINIMAL.splitlines() if not line.startswith(f"{key}:")]
-    judge("\n".join([*lines, f"{key}: {json.dumps(value)}"]))
 
 
 def test_a_model_folder_is_looked_for_beside_the_study_file(tmp_path):

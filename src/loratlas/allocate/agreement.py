@@ -4,8 +4,9 @@ Two questions:
 
 - *Repeatability.* Do two halves of the rows rank the sites alike, by Kendall's τ-b (M. G. Kendall,
   Biometrika 33, 1945)? Shapes, depth and the weights as they happen to be make them do so: on the
-  bundled model an untrained one, and rows whose targets were exchanged, repeat as well as a study
-  does (τ 0.84 to 1.00), also once role and depth are taken out. So this shows noise, not worth.
+  bundled tasks the halves agree with τ 0.73 to 1.00 on a study's rows, 0.83 to 0.96 where targets
+  were exchanged, and 0.70 to 1.00 in an untrained model (benchmarks/results/nulls.md). So this
+  shows noise, not worth.
 - *A null.* Do the scores differ from those of subjects in which there is nothing to find? It is the
   check of J. Adebayo et al., Sanity Checks for Saliency Maps, 2018 (arXiv 1810.03292), with several
   draws of the null, so that their own differences say what is large.
@@ -25,13 +26,12 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.05
 """How often scores that say nothing are allowed to pass for informative."""
-UNINFORMATIVE = "uninformative"
-"""How a note begins that says so."""
 FEWEST_VALUES = 4
 """Three values are ranked alike in one of six cases by chance, four in one of 24."""
 NUM_NULLS = 6
-"""Draws of a null. One more draw passes for informative in at most one of n + 1 cases; measured on
-both bundled tasks, in 0.5% (by method up to 2%). With four draws it was 4%, with three 11%."""
+"""Draws of a null. One more draw can be exchanged with them, and of n + 1 worlds at most one lies
+farther from all others than any two of those from each other: it passes for informative in at most
+one of seven cases."""
 
 # Distances that should be equal differ by less.
 _ROUNDING = 1e-9
@@ -68,21 +68,32 @@ class Repeatability:
     num_values: int
 
     @property
-    def says(self) -> str | None:
-        """What is to be doubted; None where the halves agree more than by chance."""
+    def uninformative(self) -> str | None:
+        """Why the scores say nothing; None where the halves do not show that."""
         if self.tau is None:
-            return f"{UNINFORMATIVE}: a half of the rows gives every site the same value"
-        if self.num_values < FEWEST_VALUES:
-            return (
-                f"{self.num_values} different values are too few to tell whether halves of the "
-                "rows agree more than by chance"
-            )
-        if self.p_value is None or self.p_value <= LEVEL:
+            return "a half of the rows gives every site the same value"
+        if self._is_short or self.p_value is None or self.p_value <= LEVEL:
             return None
         return (
-            f"{UNINFORMATIVE}: two halves of the rows agree no more than by chance "
+            "two halves of the rows agree no more than by chance "
             f"(Kendall's τ {self.tau:.2f} over {self.num_values} values, p {self.p_value:.2f})"
         )
+
+    @property
+    def note(self) -> str | None:
+        """What a person is to doubt; None where the halves agree more than by chance."""
+        if self.uninformative is not None:
+            return note_of(self.uninformative)
+        if not self._is_short:
+            return None
+        return (
+            f"{self.num_values} different values are too few to tell whether halves of the rows "
+            "agree more than by chance"
+        )
+
+    @property
+    def _is_short(self) -> bool:
+        return self.num_values < FEWEST_VALUES
 
 
 def repeatability(halves: Floats) -> Repeatability:
@@ -154,9 +165,9 @@ def _mean(taus: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if len(known) == len(taus) else None
 
 
-def uninformative(table: ScoreTable) -> tuple[str, ...]:
-    """Return why a table's scores are uninformative, in sentences; none where they are not."""
-    return tuple(note for note in table.notes if note.startswith(UNINFORMATIVE))
+def note_of(reason: str) -> str:
+    """Return the note that tells a person why scores say nothing."""
+    return f"uninformative: {reason}"
 
 
 def oriented(table: ScoreTable, paths: Sequence[str]) -> Floats:

@@ -7,7 +7,7 @@ from pathlib import Path
 from loratlas.allocate.allocation import SOLVERS, Allocation, Solver
 from loratlas.allocate.budget import Budget
 from loratlas.allocate.checks import check_table
-from loratlas.allocate.constraints import Constraints, selected
+from loratlas.allocate.constraints import Constraints, require_no_limits, selected
 from loratlas.allocate.exact import Solution, solve_exact
 from loratlas.allocate.greedy import solve_greedy
 from loratlas.allocate.problem import Choice, Problem, problem_of
@@ -59,7 +59,7 @@ def allocate(
             f"it is one of {', '.join(SOLVERS)}"
         )
     if solver == "proportional":
-        _refuse_limits(constraints)
+        require_no_limits(constraints)
     check_table(table, anatomy)
     resolver = Resolver(anatomy=anatomy, root=root or Path())
     sites, notes = _candidates(table, anatomy, constraints.only, resolver)
@@ -137,15 +137,6 @@ def _candidates(
     if not missing:
         return chosen, []
     return chosen, [f"{missing} of the {len(wanted)} sites of {only} have no score, and no adapter"]
-
-
-def _refuse_limits(constraints: Constraints) -> None:
-    given = "caps" if constraints.caps else "a number of sites"
-    if constraints.caps or constraints.max_sites is not None:
-        raise PlacementError(
-            f"the proportional rule keeps within no other limit, and {given} are given; take "
-            "greedy or exact"
-        )
 
 
 def _solve(problem: Problem, solver: Solver) -> _Solved:

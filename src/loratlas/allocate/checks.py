@@ -13,7 +13,8 @@ def check_table(table: ScoreTable, anatomy: Anatomy) -> None:
     """Check scores against the model that they are to place adapters in.
 
     Raises:
-        DataError: there is no score, two of one site, or one that is no finite number.
+        DataError: there is no score, two of one site, one that is no finite number, or values of
+            groups that do not say of which.
         PlacementError: the scores are of another model.
     """
     if not table.scores:
@@ -23,28 +24,34 @@ def check_table(table: ScoreTable, anatomy: Anatomy) -> None:
         raise DataError(f"the table by {table.method} holds {count} scores of {path}")
     for score in table.scores:
         _check_numbers(score)
+        if table.granularity == "group" and score.group is None:
+            raise DataError(
+                f"the scores by {table.method} are values of groups, and that of {score.path} does "
+                "not say of which; score again"
+            )
     _check_model(table, anatomy)
 
 
 def _check_numbers(score: SiteScore) -> None:
-    if not _is_number(score.value):
-        raise DataError(f"the score of {score.path} is {score.value!r}, not a finite number")
+    if not is_number(score.value):
+        raise DataError(f"the score of {score.path} is {score.value!r:.60}, not a finite number")
     if score.curve is None:
         return
     for rank, value in enumerate(score.curve, 1):
-        if not _is_number(value):
+        if not is_number(value):
             raise DataError(
-                f"the score of {score.path} is {value!r} at rank {rank} of its curve, not a "
+                f"the score of {score.path} is {value!r:.60} at rank {rank} of its curve, not a "
                 "finite number"
             )
     if not score.curve:
         raise DataError(f"the curve of {score.path} is empty; without one it is null")
 
 
-def _is_number(value: Any) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, and no truth value."""
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
     # An integer may have more digits than a float can hold.
-    return is_number and abs(value) < 10**308 and isfinite(value)
+    return numeric and abs(value) < 10**308 and isfinite(value)
 
 
 def _check_model(table: ScoreTable, anatomy: Anatomy) -> None:

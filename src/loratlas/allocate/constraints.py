@@ -106,6 +106,20 @@ class Constraints:
         return tuple(sorted({rank for rank in self.ranks if low <= rank <= most}))
 
 
+def require_no_limits(constraints: Constraints) -> None:
+    """Refuse what the proportional rule cannot keep.
+
+    Raises:
+        PlacementError: there are caps, or a number of sites.
+    """
+    if constraints.caps or constraints.max_sites is not None:
+        given = "caps" if constraints.caps else "a number of sites"
+        raise PlacementError(
+            f"the proportional rule keeps within no other limit, and {given} are given; take "
+            "greedy or exact"
+        )
+
+
 def selected(rule: str, resolver: Resolver, what: str) -> Paths:
     """Return the paths that a rule picks: at least one.
 

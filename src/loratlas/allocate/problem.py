@@ -7,6 +7,7 @@ the budget, then come the caps, then the number of sites. What an option takes g
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import accumulate
 from math import fsum
 
@@ -131,7 +132,7 @@ def problem_of(
         [limit.taken(group, ranks) for limit in limits]
         for group, ranks in zip(groups, options, strict=True)
     ]
-    _check_budget(budget, [rows[0] for rows in table])
+    _check_budget(budget, [rows[0] for rows in table], _largest(table, limits))
     most = []
     for number, limit in enumerate(limits):
         least = sum(rows[number][0] for rows in table)
@@ -189,16 +190,48 @@ def _among(paths: Set[str], budget: Budget) -> Callable[[Site], int]:
     return lambda site: budget.per_rank(site) if site.path in paths else 0
 
 
-def _check_budget(budget: Budget, taken: Sequence[Sequence[int]]) -> None:
-    """Refuse a budget that no allocation keeps, and one that every allocation keeps."""
+def _largest(table: Sequence[Sequence[Sequence[int]]], limits: Sequence[_Limit]) -> int:
+    """Return what no allocation exceeds of the budget, by each of the other limits alone.
+
+    Exact where there is no other; else as if items could have parts of their highest ranks, taken
+    in the order of what these take of the budget for what they take of the limit.
+
+    Args:
+        table: what items take, by item, limit and option.
+        limits: the first is the budget.
+    """
+    largest = sum(rows[0][-1] for rows in table)
+    for number, limit in enumerate(limits[1:], 1):
+        free = sum(rows[0][-1] for rows in table if not rows[number][-1])
+        bound = [(rows[0][-1], rows[number][-1]) for rows in table if rows[number][-1]]
+        left, reached = Fraction(limit.most), Fraction(free)
+        for takes, of_limit in sorted(bound, key=lambda each: Fraction(*each), reverse=True):
+            part = min(left / of_limit, Fraction(1))
+            reached += takes * part
+            left -= of_limit * part
+        largest = min(largest, int(reached))
+    return largest
+
+
+def _check_budget(budget: Budget, taken: Sequence[Sequence[int]], largest: int) -> None:
+    """Refuse a budget that no allocation keeps, and one that every allocation keeps.
+
+    Args:
+        budget: what is given.
+        taken: what items take of it, by option.
+        largest: what no allocation exceeds.
+    """
     least, most = (sum(options[end] for options in taken) for end in (0, -1))
     if most == 0:
         raise PlacementError("no site can have a rank above 0")
     # Something has to be adapted: the least is the cheapest first step.
     least = least or min(options[1] for options in taken if len(options) > 1)
-    if not least <= budget.amount <= most:
-        end = "below the smallest" if budget.amount < least else "above the largest"
-        raise PlacementError(
-            f"a budget of {budget} is {end} allocation: with the sites and ranks that are "
-            f"allowed, the smallest takes {least:,} and the largest {most:,} {budget.unit}"
-        )
+    # Limits that leave no allocation at all have messages of their own.
+    if least <= budget.amount <= largest or (largest < least <= budget.amount):
+        return
+    end = "below the smallest" if budget.amount < least else "above the largest"
+    about = "" if largest == most else "at most "
+    raise PlacementError(
+        f"a budget of {budget} is {end} allocation: with the sites and ranks that are "
+        f"allowed, the smallest takes {least:,} and the largest {about}{largest:,} {budget.unit}"
+    )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, get_args
 
-Granularity = Literal["site", "slice", "type", "layer", "group"]
+Granularity = Literal["site", "type", "layer", "group"]
 GRANULARITIES: tuple[str, ...] = get_args(Granularity)
 
 
@@ -22,7 +22,10 @@ class SiteScore:
         curve: marginal value of each rank, from the first on; None where the method gives one
             value alone.
         num_tokens: tokens that the value was taken from; None where the method reads no rows.
+        expert_tokens: tokens that each expert of the site was sent; None where they were not
+            counted, and for a site of one map.
         slices: values of the parts of a fused output, such as q, k and v, by part.
+        group: name of the group whose value this is; None where sites were not tried in groups.
     """
 
     path: str
@@ -30,26 +33,31 @@ class SiteScore:
     stderr: float | None = None
     curve: tuple[float, ...] | None = None
     num_tokens: int | None = None
+    expert_tokens: tuple[int, ...] | None = None
     slices: Mapping[str, float] | None = None
+    group: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the score as plain data."""
         data = asdict(self)
-        data["curve"] = None if self.curve is None else list(self.curve)
+        for key in ("curve", "expert_tokens"):
+            data[key] = None if data[key] is None else list(data[key])
         data["slices"] = None if self.slices is None else dict(self.slices)
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote; what is not there is None."""
-        curve = data.get("curve")
+        curve, counts = data.get("curve"), data.get("expert_tokens")
         return cls(
             path=data["path"],
             value=data["value"],
             stderr=data.get("stderr"),
             curve=None if curve is None else tuple(curve),
             num_tokens=data.get("num_tokens"),
+            expert_tokens=None if counts is None else tuple(counts),
             slices=data.get("slices"),
+            group=data.get("group"),
         )
 
 
@@ -86,7 +94,8 @@ class ScoreTable:
         scores: of every site that was asked for, in the order of the model.
         agreement: rank agreement (Kendall's τ) of the values from each half of the rows; None
             where the method reads no rows.
-        notes: what a person should know of these scores.
+        uninformative: why the scores say nothing, in sentences; empty where nothing shows that.
+        notes: what a person should know of these scores, the verdict among it.
     """
 
     method: str
@@ -98,6 +107,7 @@ class ScoreTable:
     cost: ScoringCost
     scores: tuple[SiteScore, ...]
     agreement: float | None = None
+    uninformative: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What else the scores depend on: rows, seed, options of the method."""
@@ -118,6 +128,7 @@ class ScoreTable:
             "anatomy_digest": self.anatomy_digest,
             "cost": asdict(self.cost),
             "agreement": self.agreement,
+            "uninformative": list(self.uninformative),
             "notes": list(self.notes),
             "settings": dict(self.settings),
             "scores": [score.to_json() for score in self.scores],
@@ -136,6 +147,7 @@ class ScoreTable:
             anatomy_digest=data["anatomy_digest"],
             cost=ScoringCost(**data["cost"]),
             agreement=data.get("agreement"),
+            uninformative=tuple(data.get("uninformative", ())),
             notes=tuple(data.get("notes", ())),
             settings=data.get("settings", {}),
             scores=tuple(map(SiteScore.from_json, scores)),

@@ -10,7 +10,7 @@ a site grows with its value per cost, and a site whose w / c is below λ τ is l
 The default is the rank of the study: there one more rank adds half of what the first did.
 
 A value of a table by groups is that of a group as a whole, as when all of its sites are tried
-together: the sites that have it in common share it equally. By types or layers it is a mean.
+together: the sites of the group share it equally. By types or layers it is a mean.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ class Utility:
 
     Attributes:
         weights: one number per site, at least 0, larger for sites that matter more; all 1 where
-            no value is above 0.
+            nothing is worth anything, and where no value, but some curve, is above 0.
         curves: marginal values of each rank from the first on, at least 0; None where the weights
             are all there is.
         tau: τ of sites without a curve.
@@ -80,7 +80,7 @@ def utility_of(table: ScoreTable, paths: Sequence[str], tau: float) -> Utility:
     notes: list[str] = []
     worth = list(weights.values() if curves is None else _totals(curves))
     if not any(worth):
-        curves = None
+        curves, weights = None, dict.fromkeys(paths, 1.0)
         notes.append("no score is above zero: every site is taken to be worth the same")
     elif not _LEAST < sum(worth) < _MOST:
         raise DataError(
@@ -97,13 +97,13 @@ def _totals(curves: Mapping[str, NDArray[np.float64]]) -> Iterator[float]:
 
 
 def _weights(scores: Sequence[SiteScore], table: ScoreTable) -> list[float]:
-    values = given = [float(score.value) for score in scores]
+    values = [float(score.value) for score in scores]
     if not table.higher_is_better:
         least, most = min(values), max(values)
         values = [most - value + max(least, 0.0) for value in values]
     if table.granularity == "group":
-        sizes = Counter(float(score.value) for score in table.scores)
-        values = [value / sizes[own] for value, own in zip(values, given, strict=True)]
+        sizes = Counter(score.group for score in table.scores)
+        values = [value / sizes[own.group] for value, own in zip(values, scores, strict=True)]
     return [max(value, 0.0) for value in values]
 
 

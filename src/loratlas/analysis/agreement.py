@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from loratlas.allocate.agreement import Floats, oriented, rank_agreement
 from loratlas.allocate.table import ScoreTable
+from loratlas.allocate.trivial import depth
 from loratlas.analysis.intervals import CONFIDENCE
-from loratlas.anatomy.sites import Family, Site
+from loratlas.anatomy.sites import Anatomy
 from loratlas.study.groups import SiteGroup
 
 Combine = Literal["mean", "sum"]
@@ -60,6 +61,7 @@ def agreements(
     truth: ScoreTable,
     tables: Sequence[ScoreTable],
     groups: Sequence[SiteGroup],
+    anatomy: Anatomy,
     *,
     seed: int,
     combine: Combine = "mean",
@@ -70,6 +72,7 @@ def agreements(
         truth: scores by brute force over these groups.
         tables: scores of the same sites by other methods.
         groups: the groups, at least two; see `loratlas.study.groups`.
+        anatomy: the model that they belong to.
         seed: of the bootstrap, and of the predictor that is chance.
         combine: what becomes of the values of a group's sites.
     """
@@ -78,7 +81,7 @@ def agreements(
         _agreement(table.method, by_group(table, groups, combine), wanted, seed=seed)
         for table in tables
     ]
-    trivial = trivial_predictors(groups, seed=seed)
+    trivial = trivial_predictors(groups, anatomy, seed=seed)
     return found + [
         _agreement(name, values, wanted, seed=seed, trivial=True)
         for name, values in trivial.items()
@@ -91,26 +94,20 @@ def by_group(table: ScoreTable, groups: Sequence[SiteGroup], combine: Combine) -
     return np.array([each.mean() if combine == "mean" else each.sum() for each in values])
 
 
-def trivial_predictors(groups: Sequence[SiteGroup], *, seed: int) -> Mapping[str, Floats]:
+def trivial_predictors(
+    groups: Sequence[SiteGroup], anatomy: Anatomy, *, seed: int
+) -> Mapping[str, Floats]:
     """Return what can be said of groups without any data, shape (groups,) each.
 
-    They are parameters of one rank at every site of the group, the mean layer in its stack, the
-    mean width of the inputs, and numbers drawn from the seed. An embedding comes before every layer
-    and whatever else stands outside the blocks after them.
+    They are parameters of one rank at every site of the group, the mean depth of its sites
+    (`loratlas.allocate.trivial`), the mean width of the inputs, and a number drawn for each group.
     """
-    last = max((s.layer for g in groups for s in g.sites if s.layer is not None), default=-1)
     return {
         "parameters": np.array([float(group.parameters_per_rank) for group in groups]),
-        "depth": np.array([np.mean([_layer(site, last) for site in g.sites]) for g in groups]),
+        "depth": np.array([np.mean([depth(site, anatomy) for site in g.sites]) for g in groups]),
         "d_in": np.array([np.mean([site.d_in for site in group.sites]) for group in groups]),
         "random": np.random.default_rng(seed).random(len(groups)),
     }
-
-
-def _layer(site: Site, last: int) -> int:
-    if site.layer is not None:
-        return site.layer
-    return -1 if site.role.family is Family.EMBEDDING else last + 1
 
 
 def _agreement(

@@ -95,7 +95,9 @@ def ended_trials(store: Store) -> dict[str, list[TrialRecord]]:
 
 
 def _scores(store: Store, trials: list[TrialRecord]) -> dict[int, SplitScore]:
-    return {trial.seed: store.scores(trial.digest)[SPLIT] for trial in trials}
+    """Return scores by seed; a trial that was imported may have none."""
+    found = {trial.seed: store.scores(trial.digest).get(SPLIT) for trial in trials}
+    return {seed: score for seed, score in found.items() if score is not None}
 
 
 def _arm(name: str, scores: Mapping[int, SplitScore], num_examples: int) -> Arm:

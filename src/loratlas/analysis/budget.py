@@ -117,6 +117,8 @@ def _unfit(arm: Arm, cost: Cost) -> Iterator[str]:
     """Say why the trials of a placement cannot speak for it."""
     if cost.num_failed:
         yield f"{cost.num_failed} of {cost.num_trials} trials diverged or failed."
+    elif not arm.seeds and cost.num_trials:
+        yield "Its trials were imported without a loss on test rows."
     elif not arm.seeds:
         yield "No trial at a chosen learning rate has ended."
     elif not arm.nll.size:

@@ -9,7 +9,6 @@ from loratlas.analysis.quality import mean
 from loratlas.analysis.sweeps import sweep
 from loratlas.analysis.verdicts import MARGIN, Judgement, compare, in_words
 from loratlas.study.hypothesis import parse_hypothesis
-from loratlas.study.records import PlacementRecord
 from loratlas.study.store import Store
 
 VALIDATION = "validation"
@@ -64,7 +63,7 @@ def _contrast(judged: Judgement, baseline: str | None) -> dict[str, Any]:
 
 def claims(
     arms: Arms,
-    placements: Sequence[PlacementRecord],
+    num_parameters: Mapping[str, int],
     hypotheses: Mapping[str, str],
     *,
     stated_late: bool,
@@ -73,12 +72,11 @@ def claims(
 
     Args:
         arms: what was scored.
-        placements: the placements of the run, for their parameters.
+        num_parameters: adapter parameters of each placement, by name.
         hypotheses: the claims by the placement that they are about.
         stated_late: whether a claim was written or changed after trials had run.
     """
-    counts = {each.name: each.trainable_parameters for each in placements}
-    found = [_evidence(arms, counts, name, text) for name, text in hypotheses.items()]
+    found = [_evidence(arms, num_parameters, name, text) for name, text in hypotheses.items()]
     return [_claim(each, stated_late) for each in settle(found)]
 
 

@@ -206,8 +206,12 @@ def linear(arms: Arms, groups: Sequence[Group]) -> LinearModel:
     if residual is None:
         said += ("It has as many terms as there are placements: nothing is left to check it by.",)
     left_out = [name for name in arms.by_name if name not in names]
-    if left_out:
-        said += (f"Left out, for want of scores: {', '.join(left_out)}.",)
+    moving = [name for name in left_out if name not in groups[0].shares]
+    unscored = [name for name in left_out if name not in moving]
+    if unscored:
+        said += (f"Left out, for want of scores: {', '.join(unscored)}.",)
+    if moving:
+        said += (f"Left out, for their sites change in training: {', '.join(moving)}.",)
     return LinearModel(
         effects=_adjusted(effects),
         placements=names,

@@ -118,8 +118,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return math.fsum(numbers) / len(numbers)
 
 
-def _questions(record: MeasurementRecord) -> dict[str, int]:
-    return {"num_questions": record.num_questions, "num_truncated": record.num_truncated}
+def _questions(record: MeasurementRecord) -> dict[str, int | None]:
+    """Return how many questions there were; of figures that were imported it is not known."""
+    return {
+        "num_questions": record.num_questions or None,
+        "num_truncated": record.num_truncated,
+    }
 
 
 def _size(text: SplitScore) -> dict[str, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loratlas.allocate.agreement import rank_agreement
-from loratlas.analysis.arms import trials_at_chosen_rate
+from loratlas.analysis.arms import ended_trials
 from loratlas.study.records import PlacementRecord, TrialRecord
 from loratlas.study.store import Store
 
@@ -25,7 +25,7 @@ class Moved:
         steps: optimiser steps after which something changed in some trial, from 0 on.
         ranks: columns that counted from each of these steps on, shape (seeds, sites, steps).
         parameters: live adapter parameters likewise, shape (seeds, steps).
-        num_decisions: of each trial.
+        num_decisions: decisions of each trial that changed something.
         agreement: mean Kendall's τ-b of the final ranks over pairs of seeds; None with fewer than
             two seeds, or where one of them has the same rank everywhere.
     """
@@ -53,7 +53,7 @@ def is_moving(record: PlacementRecord) -> bool:
 
 def moved(store: Store) -> list[Moved]:
     """Return the placements of a run that moved, in the order of its study."""
-    trials = trials_at_chosen_rate(store)
+    trials = ended_trials(store)
     found = []
     for record in store.placements():
         own = [trial for trial in trials[record.name] if trial.trajectory is not None]
@@ -83,7 +83,7 @@ def _moved(record: PlacementRecord, trials: Sequence[TrialRecord]) -> Moved:
         steps=steps,
         ranks=ranks,
         parameters=np.array(parameters),
-        num_decisions=tuple(len(each["decisions"]) for each in told),
+        num_decisions=tuple(len({made["step"] for made in each["decisions"]}) for each in told),
         agreement=_agreement(ranks[:, :, -1]),
     )
 

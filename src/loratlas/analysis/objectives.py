@@ -115,6 +115,8 @@ def _missing(arms: Arms, cost: Cost, name: str, objectives: Sequence[Objective])
         return "It has no scores."
     if "loss" in objectives and not np.isfinite(nll).all():
         return "Some of its scores are no numbers."
+    if "accuracy" in objectives and None in (each.accuracy for each in arms.scores[name].values()):
+        return "Its accuracy is not known."
     if "memory" in objectives and cost.memory_bytes is None:
         return "Its memory is not known."
     if "time" in objectives and cost.seconds is None:

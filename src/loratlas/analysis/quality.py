@@ -42,7 +42,7 @@ def quality(scores: Sequence[SplitScore]) -> dict[str, Any]:
     return {
         "bits_per_byte": mean([score.bits_per_byte for score in scores]),
         "accuracy": mean(accuracy),
-        "accuracy_interval": mean_interval(accuracy),
+        "accuracy_interval": mean_interval([each for each in accuracy if each is not None]),
         "macro_f1": mean(f1),
         "macro_f1_interval": mean_interval([each for each in f1 if each is not None]),
     }

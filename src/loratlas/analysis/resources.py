@@ -14,7 +14,7 @@ from typing import Any
 
 from loratlas.analysis.columns import Column, Row, divided, known, table
 from loratlas.cost.parameters import adapter_bytes
-from loratlas.study.records import PlacementRecord, TrialRecord
+from loratlas.study.records import TrialRecord
 from loratlas.train.outcome import Probe
 
 PHASES = ("load", "train", "score")
@@ -29,12 +29,12 @@ _NO_PROBE = Probe(
 
 
 def resources(
-    placement: PlacementRecord, probe: Probe | None, trials: Iterable[TrialRecord]
+    num_parameters: int, probe: Probe | None, trials: Iterable[TrialRecord]
 ) -> dict[str, Any]:
     """Return what a placement took, keys as the ``results`` command documents them.
 
     Args:
-        placement: the placement.
+        num_parameters: of its adapters.
         probe: its probe, None where it is missing.
         trials: its trials; those without a saved adapter do not count.
     """
@@ -43,7 +43,7 @@ def resources(
     sizes = [trial.adapter_bytes for trial in trials if trial.adapter_bytes is not None]
     return {
         "adapter_bytes": {
-            "planned": adapter_bytes(placement.trainable_parameters),
+            "planned": adapter_bytes(num_parameters),
             "on_disk": max(sizes, default=None),
         },
         "step_seconds": _spread(found.step_seconds),

@@ -11,8 +11,10 @@ from typing import Any
 from loratlas.analysis.arms import SPLIT, Arms, arms_of, trials_at_chosen_rate
 from loratlas.analysis.components import Floats
 from loratlas.analysis.conclusions import claims, contrasts, sweeps
+from loratlas.analysis.costs import probe_of, trial_seconds
 from loratlas.analysis.engines import engines
 from loratlas.analysis.estimates import Estimate, estimate
+from loratlas.analysis.held import Held, held_by
 from loratlas.analysis.measured import Measured
 from loratlas.analysis.quality import base_quality, finite, mean, quality
 from loratlas.analysis.resources import resources
@@ -38,6 +40,7 @@ class _Arm:
     nll: Floats
     is_language: bool
     probe: Probe | None
+    held: Held
 
     @property
     def losses(self) -> dict[int, float]:
@@ -47,7 +50,8 @@ class _Arm:
     @property
     def digests(self) -> dict[int, str]:
         """The trials that are averaged, by seed."""
-        return {trial.seed: trial.digest for trial in self.trials if trial.seed in self.scores}
+        ended = [trial for trial in self.trials if trial.status == "done"]
+        return {trial.seed: trial.digest for trial in ended if self.learning_rate is not None}
 
 
 def results(store: Store) -> dict[str, Any]:
@@ -75,7 +79,7 @@ def results(store: Store) -> dict[str, Any]:
         "contrasts": contrasts(scored, study),
         "claims": claims(
             scored,
-            store.placements(),
+            {arm.placement.name: arm.held.parameters for arm in arms},
             study.get("hypothesis") or {},
             stated_late=bool(store.meta("stated_late")),
         ),
@@ -89,6 +93,7 @@ def results(store: Store) -> dict[str, Any]:
 def _arms(store: Store, scored: Arms) -> list[_Arm]:
     chosen, probes = store.meta("chosen") or {}, store.probes()
     trials = trials_at_chosen_rate(store)
+    held = held_by(store, trials)
     return [
         _Arm(
             placement=placement,
@@ -97,7 +102,8 @@ def _arms(store: Store, scored: Arms) -> list[_Arm]:
             scores=scored.scores[placement.name],
             nll=scored.by_name[placement.name].nll,
             is_language=store.meta("task") != "classification",
-            probe=probes.get(placement.digest),
+            probe=probe_of(placement, probes),
+            held=held[placement.name],
         )
         for placement in store.placements()
     ]
@@ -119,15 +125,16 @@ def _baseline(store: Store, arms: Sequence[_Arm]) -> _Arm | None:
 def _placement(
     arm: _Arm, baseline: _Arm | None, base_parameters: int | None, steps: int | None
 ) -> dict[str, Any]:
-    placement, losses = arm.placement, list(arm.losses.values())
+    placement, losses, held = arm.placement, list(arm.losses.values()), arm.held
     loss = mean(losses)
-    count = placement.trainable_parameters
-    against = None if baseline is None else baseline.placement.trainable_parameters
+    count = held.parameters
+    against = None if baseline is None else baseline.held.parameters
     return {
         "rule": placement.rule,
-        "num_sites": len(placement.adapters),
-        "ranks": sorted({adapter["rank"] for adapter in placement.adapters}),
+        "num_sites": held.num_sites or None,
+        "ranks": list(held.ranks),
         "trainable_parameters": count,
+        "trainable_parameters_range": None if held.extremes is None else list(held.extremes),
         "percent_of_base_and_adapters": (
             None if base_parameters is None else trainable_percent(count, base_parameters)
         ),
@@ -138,7 +145,7 @@ def _placement(
             None if against is None else percent_saved_against_baseline(count, against)
         ),
         "matched_to": placement.matched_to,
-        "families": placement.families,
+        "families": dict(held.families),
         "learning_rate": arm.learning_rate,
         "split": SPLIT,
         "loss": loss,
@@ -148,7 +155,7 @@ def _placement(
         **_cost(arm.probe, steps, placement.selection_seconds),
         "selection_seconds": placement.selection_seconds,
         "learned": _learned(placement),
-        "resources": resources(placement, arm.probe, arm.trials),
+        "resources": resources(count, arm.probe, arm.trials),
         "num_trials": len(arm.trials),
         "num_failed": sum(trial.status != "done" for trial in arm.trials),
         "warnings": placement.warnings,
@@ -166,20 +173,10 @@ def _learned(placement: PlacementRecord) -> dict[str, Any] | None:
 
 
 def _cost(probe: Probe | None, steps: int | None, selection: float | None) -> dict[str, Any]:
-    """Return what a placement costs alone.
-
-    `seconds` is for the steps of one trial, and for the scoring that chose the placement.
-    """
-    if probe is None:
-        return {
-            "seconds": None,
-            "seconds_per_step": None,
-            "tokens_per_second": None,
-            "peak_memory_bytes": None,
-        }
+    """Return what a placement costs alone."""
     return {
-        "seconds": None if steps is None else probe.seconds_per_step * steps + (selection or 0.0),
-        "seconds_per_step": probe.seconds_per_step,
-        "tokens_per_second": probe.tokens_per_second,
-        "peak_memory_bytes": probe.peak_memory_bytes,
+        "seconds": trial_seconds(probe, steps, selection),
+        "seconds_per_step": None if probe is None else probe.seconds_per_step,
+        "tokens_per_second": None if probe is None else probe.tokens_per_second,
+        "peak_memory_bytes": None if probe is None else probe.peak_memory_bytes,
     }

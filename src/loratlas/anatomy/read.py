@@ -35,6 +35,11 @@ def read(
         ModelError: the model cannot be found, or cannot be built from its configuration.
     """
     source = find_source(model, revision)
+    if source.kernels and not trust_remote_code:
+        raise ModelError(
+            f"{source.name}: its configuration asks for code on the hub ({source.kernels[0]}); "
+            "trust_remote_code allows it to run"
+        )
     if num_labels is not None:
         source = _classifier(source, num_labels)
     # Code that comes with a model is no part of the key, so what it built is not kept.

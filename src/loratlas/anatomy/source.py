@@ -1,6 +1,7 @@
 """Where does the configuration of a model come from: a folder, a file, the bundle, the hub?"""
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from loratlas.bundled import demo_model_folder
 from loratlas.errors import ModelError, did_you_mean
 
 _CONFIG = "config.json"
+_ADAPTER = "adapter_config.json"
 _PATIENCE_SECONDS = 10
 
 
@@ -31,6 +33,11 @@ class Source:
         """Whether code of its own comes with the model."""
         return bool(self.config.get("auto_map"))
 
+    @property
+    def kernels(self) -> list[str]:
+        """Names of code on the hub (OWNER/NAME) that it wants to compute with."""
+        return list(_kernels(self.config))
+
 
 def find_source(model: str | Path, revision: str | None = None) -> Source:
     """Find and read the configuration of a model.
@@ -52,6 +59,18 @@ def find_source(model: str | Path, revision: str | None = None) -> Source:
     return Source(name=name, location=str(file.parent), config=_parse(file, str(file)))
 
 
+def _kernels(config: Mapping[str, Any]) -> Iterator[str]:
+    parts = [(config, False)]
+    while parts:
+        part, chosen = parts.pop()
+        for key, value in part.items():
+            names_code = chosen or key.endswith("_implementation")
+            if isinstance(value, Mapping):
+                parts.append((value, names_code))
+            elif names_code and isinstance(value, str) and "/" in value:
+                yield value
+
+
 def _local_file(model: str | Path) -> Path | None:
     """Return the local configuration file, None for a name on the hub."""
     name = str(model)
@@ -59,16 +78,24 @@ def _local_file(model: str | Path) -> Path | None:
         return demo_model_folder(name) / _CONFIG
     if not name.strip():
         raise ModelError("the name of the model is empty")
-    path = Path(model).expanduser()
     try:
+        path = Path(model).expanduser()
         if path.is_dir():
             if not (path / _CONFIG).is_file():
                 raise ModelError(f"{name}: this folder has no config.json")
+            if (path / _ADAPTER).exists():
+                # transformers would put them into the model, whatever format they are in.
+                raise ModelError(
+                    f"{name}: adapters lie beside the model ({_ADAPTER}); give a folder with the "
+                    "base alone"
+                )
             return path / _CONFIG
         if path.is_file():
             return path
     except OSError as error:  # no folder can have such a name, or it may not be looked at
         raise ModelError(f"{name}: cannot be looked up: {error.strerror}") from error
+    except RuntimeError as error:  # ~NAME of somebody who is not known here
+        raise ModelError(f"{name}: {error}") from error
     if isinstance(model, Path) or _looks_like_path(name):
         raise ModelError(f"{name}: no such file or folder{_nearest_entry(path)}")
     return None

@@ -1,19 +1,19 @@
 """``loratlas allocate``: scores and a budget in, a placement file out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from loratlas.cli.anatomy import RemoteCodeOption, RevisionOption
-from loratlas.cli.output import JsonOption, print_json, print_rich
-from loratlas.cli.place import AlphaOption, ScalingOption
+from loratlas.cli.output import JsonOption, print_json, print_rich, write_json
 
 if TYPE_CHECKING:
     from loratlas.allocate.allocation import Allocation
     from loratlas.allocate.constraints import Cap, Constraints
     from loratlas.allocate.table import ScoreTable
     from loratlas.anatomy.sites import Anatomy
+    from loratlas.placement.placement import LoraSpec, Scaling
 
 
 def command(
@@ -37,13 +37,30 @@ def command(
         ),
     ] = None,
     rank: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Rank that alpha, tau and the highest rank go by; no site has to have it."
+            max=65_536,
+            help="Rank that alpha, tau and the highest rank go by; no site has to have it. Without "
+            "it that of the study that was scored, or 8.",
+            show_default=False,
         ),
-    ] = 8,
-    alpha: AlphaOption = None,
-    scaling: ScalingOption = "constant",
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="LoRA alpha at --rank; without it what keeps the scale of the study that was "
+            "scored, or twice the rank.",
+            show_default=False,
+        ),
+    ] = None,
+    scaling: Annotated[
+        Literal["constant", "alpha/r", "rslora"] | None,
+        typer.Option(
+            help="How the scale follows from alpha and rank; without it as in the study that was "
+            "scored, or constant.",
+            show_default=False,
+        ),
+    ] = None,
     solver: Annotated[
         Literal["exact", "greedy", "proportional"],
         typer.Option(
@@ -60,10 +77,12 @@ def command(
         ),
     ] = None,
     min_rank: Annotated[
-        int | None, typer.Option(help="Lowest rank of a site; without it 0, which leaves it out.")
+        int | None,
+        typer.Option(max=65_536, help="Lowest rank of a site; without it 0, which leaves it out."),
     ] = None,
     max_rank: Annotated[
-        int | None, typer.Option(help="Highest rank of a site; without it four times --rank.")
+        int | None,
+        typer.Option(max=65_536, help="Highest rank of a site; without it four times --rank."),
     ] = None,
     tie: Annotated[
         list[str] | None,
@@ -112,10 +131,8 @@ def command(
     from loratlas.allocate.constraints import Constraints, Tie, rule_of_roles
     from loratlas.allocate.saved import read_scores
     from loratlas.cli.quantities import parse_budget, parse_ranks
-    from loratlas.placement.placement import LoraSpec
 
     amount = parse_budget(budget, "--budget")
-    lora = LoraSpec(rank=rank, alpha=2.0 * rank if alpha is None else alpha, scaling=scaling)
     constraints = Constraints(
         ranks=None if ranks is None else parse_ranks(ranks, "--ranks"),
         min_rank=min_rank,
@@ -134,12 +151,38 @@ def command(
         table,
         _anatomy(table, model, revision=revision, trust_remote_code=trust_remote_code),
         amount,
-        lora=lora,
+        lora=_lora(table, rank, alpha, scaling),
         constraints=constraints,
         solver=solver,
         tau=tau,
     )
     _tell(allocation, out, json=json)
+
+
+def _lora(
+    table: "ScoreTable", rank: int | None, alpha: float | None, scaling: "Scaling | None"
+) -> "LoraSpec":
+    """Return what is given, and for the rest what the scores were made with.
+
+    A rank that is given by itself leaves the scale, alpha over rank, as it was.
+
+    Raises:
+        DataError: what the scores say of it cannot be.
+        PlacementError: what is given cannot be.
+    """
+    from loratlas.errors import DataError
+    from loratlas.placement.placement import LoraSpec
+
+    try:
+        known = LoraSpec(**(table.settings.get("lora") or {}))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"settings.lora of the scores cannot be read: {error}") from None
+    rank = known.rank if rank is None else rank
+    return LoraSpec(
+        rank=rank,
+        alpha=known.alpha * rank / known.rank if alpha is None else alpha,
+        scaling=scaling or known.scaling,
+    )
 
 
 def _cap(text: str) -> "Cap":
@@ -192,7 +235,7 @@ def _tell(allocation: "Allocation", out: Path | None, *, json: bool) -> None:
         "lora_config": config_fields(placement),
     }
     if out is not None:
-        _write(plain, out)
+        write_json(plain, out)
     if json:
         print_json(plain)
         return
@@ -206,15 +249,3 @@ def _tell(allocation: "Allocation", out: Path | None, *, json: bool) -> None:
         print_rich(f"{lint.code}: {lint.message}")
     if out is not None:
         print_rich(f'written to {out}; in a rule: file("{out}")')
-
-
-def _write(plain: dict[str, Any], out: Path) -> None:
-    from json import dumps
-
-    from loratlas.errors import RequestError
-
-    text = dumps(plain, indent=2, allow_nan=False)
-    try:
-        out.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"{out}: cannot be written: {error.strerror}") from error

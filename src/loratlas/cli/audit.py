@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from loratlas.cli.anatomy import RemoteCodeOption
 from loratlas.cli.output import JsonOption, print_json, print_rich
 from loratlas.errors import RequestError
 
 if TYPE_CHECKING:
     from loratlas.study.audit_data import NamedRows
+    from loratlas.study.audit_run import Asked
 
 _FIGURES = ("LOSS", "PERPLEXITY", "MODEL", "DATA")
 
@@ -46,6 +48,7 @@ def command(
         Path | None,
         typer.Option(help="The run's study file, where its data are not found.", metavar="FILE"),
     ] = None,
+    trust_remote_code: RemoteCodeOption = False,
     data_format: Annotated[
         str | None,
         typer.Option("--format", help="Explain: how a row of DATA is read.", metavar="FORMAT"),
@@ -75,9 +78,11 @@ def command(
     }
     if not explain:
         _refuse(only_explain, "belongs to --explain")
-        _audit(_one_run(arguments), split, batch, window, study, json)
+        asked = _asked(split, batch, window, study, trust_remote_code)
+        _audit(_one_run(arguments), asked, json)
         return
-    _refuse({"--study": study}, "belongs to the audit of a run")
+    belonging = {"--study": study, "--trust-remote-code": trust_remote_code or None}
+    _refuse(belonging, "belongs to the audit of a run")
     loss, perplexity, model, data = _four(arguments)
     from loratlas.study.audit_data import NamedRows
 
@@ -113,17 +118,24 @@ def _four(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _audit(
-    run: Path, split: str, batch: int | None, window: int | None, study: Path | None, json: bool
-) -> None:
+def _asked(
+    split: str, batch: int | None, window: int | None, study: Path | None, trust_remote_code: bool
+) -> "Asked":
+    from loratlas.study.audit_run import Asked
+
+    root = None if study is None else study.absolute().parent
+    return Asked(
+        split=split, batch=batch, window=window, root=root, trust_remote_code=trust_remote_code
+    )
+
+
+def _audit(run: Path, asked: "Asked", json: bool) -> None:
     from loratlas.analysis.audit import audit
     from loratlas.cli.progress import TerminalListener
     from loratlas.report.audits import audit_notes, audit_tables
-    from loratlas.study.audit_run import Asked, audit_run
+    from loratlas.study.audit_run import audit_run
     from loratlas.study.folder import open_run
 
-    root = None if study is None else study.absolute().parent
-    asked = Asked(split=split, batch=batch, window=window, root=root)
     with closing(open_run(run)) as store, TerminalListener() as listener:
         found = audit(audit_run(run, store, asked, listener), store.meta("name"))
     if json:

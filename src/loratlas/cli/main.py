@@ -1,6 +1,7 @@
 """The command ``loratlas``: one verb a file, each loaded when it is called."""
 
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
@@ -13,6 +14,8 @@ from loratlas.cli import (
     audit,
     diff,
     doctor,
+    export,
+    import_,
     place,
     plan,
     recommend,
@@ -25,6 +28,8 @@ from loratlas.cli import (
 )
 from loratlas.cli.output import complain
 from loratlas.errors import LoratlasError
+from loratlas.printable import printable
+from loratlas.redaction import redacted
 
 app = typer.Typer(
     name="loratlas",
@@ -50,9 +55,12 @@ for verb in (
     recommend,
     report,
     audit,
+    export,
+    import_,
     schema,
 ):
-    app.command(verb.__name__.rpartition(".")[2])(verb.command)
+    # The file of `import` cannot have its name, which is a word of Python.
+    app.command(verb.__name__.rpartition(".")[2].rstrip("_"))(verb.command)
 
 
 @app.callback(invoke_without_command=True)
@@ -79,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except LoratlasError as error:
         complain(str(error))
         sys.exit(error.exit_code)
+    except Exception:  # a fault of ours: told whole, but for what must not be told
+        print(printable(redacted(traceback.format_exc()), keep="\n"), end="", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from loratlas.errors import RequestError
+from loratlas.printable import printable
+from loratlas.redaction import redacted
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")
@@ -22,26 +27,33 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2, allow_nan=False))
 
 
+def write_json(data: Any, out: Path) -> None:
+    """Write plain data as JSON to the file of ``--out``.
+
+    Raises:
+        RequestError: it cannot be written.
+    """
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from error
+
+
 def print_rich(*renderables: Any) -> None:
     """Print tables and text for a person; text stands as it is, whatever brackets it holds."""
-    from rich.console import Console
+    from loratlas.cli.console import SafeConsole
 
     width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    console = Console(width=width, highlight=False, emoji=False)
+    console = SafeConsole(width=width, highlight=False, emoji=False)
     for renderable in renderables:
         if isinstance(renderable, str):
-            console.print(printable(renderable), markup=False, soft_wrap=True)
+            console.print(printable(renderable, keep="\n"), markup=False, soft_wrap=True)
         else:
             console.print(renderable)
 
 
 def complain(message: str) -> None:
     """Print one error on stderr."""
-    print(f"loratlas: {printable(message)}", file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """Return text without control characters: names come from files, and a terminal obeys them."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text
-    )
+    said = printable(redacted(message), keep="\n")
+    print(f"loratlas: {said}", file=sys.stderr)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from loratlas.placement.placement import Placement
     from loratlas.placement.placement_lints import Lint
 
-RankOption = Annotated[int, typer.Option(help="Rank of every part without one.")]
+RankOption = Annotated[int, typer.Option(max=65_536, help="Rank of every part without one.")]
 AlphaOption = Annotated[
     float | None, typer.Option(help="LoRA alpha; twice the rank when not given.")
 ]

@@ -4,7 +4,6 @@ import sys
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -15,16 +14,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from loratlas.cli.output import printable
+from loratlas.cli.console import SafeConsole
+from loratlas.printable import printable
+from loratlas.redaction import redacted
 
 
 class TerminalListener:
     """Draws a bar with an estimate on stderr when that is a terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -50,7 +51,7 @@ class TerminalListener:
 
     def say(self, text: str) -> None:
         """Print one sentence."""
-        self._console.print(printable(text), markup=False)
+        self._console.print(printable(redacted(text), keep="\n"), markup=False)
 
     def begin(self, what: str, num_steps: int) -> None:
         """Start a bar."""

@@ -2,6 +2,7 @@
 
 import math
 import re
+from decimal import Decimal
 
 from loratlas.allocate.budget import Budget, Unit
 from loratlas.analysis.budget import LossLimit
@@ -53,7 +54,7 @@ def parse_seconds(text: str, option: str) -> float:
         RequestError: it is no time; names the option.
     """
     number, unit = _read(text, option, _TIMES, "a time such as 90, 1.5min or 2h")
-    return number * _TIMES[unit]
+    return float(number * _TIMES[unit])
 
 
 def parse_loss(text: str, option: str) -> LossLimit:
@@ -66,7 +67,7 @@ def parse_loss(text: str, option: str) -> LossLimit:
     number, unit = _read(text, option, _LOSSES, what, zero=True)
     if unit == "%" and number >= 100:
         raise RequestError(f"{option} {text}: a share of the baseline's gain is below 100%")
-    return LossLimit(amount=number / 100 if unit else number, is_share=bool(unit))
+    return LossLimit(amount=float(number / 100 if unit else number), is_share=bool(unit))
 
 
 def parse_budget(text: str, option: str) -> Budget:
@@ -107,7 +108,8 @@ def parse_ranks(text: str, option: str) -> tuple[int, ...]:
 
 def _read(
     text: str, option: str, units: dict[str, int], what: str, *, zero: bool = False
-) -> tuple[float, str]:
+) -> tuple[Decimal, str]:
+    """Return a number, exact as it is written, and its unit."""
     found = _NUMBER.fullmatch(text.strip())
     if found is None:
         raise RequestError(f"{option} {text}: write {what}")
@@ -116,8 +118,10 @@ def _read(
     if unit is None:
         near = did_you_mean(found["unit"], units)
         raise RequestError(f"{option} {text}: {found['unit']!r} is no unit{near}; write {what}")
-    number = float(re.sub("[_,]", "", found["number"]))
-    if not math.isfinite(number) or (number == 0 and not zero):
+    written = re.sub("[_,]", "", found["number"])
+    number = float(written)
+    if not math.isfinite(number * units[unit]) or (number == 0 and not zero):
         least = "from 0 up" if zero else "above 0"
         raise RequestError(f"{option} {text}: write a number {least}, {what}")
-    return number, unit
+    # What a float takes for 0 may have an exponent that is too small for either.
+    return Decimal(written) if number else Decimal(0), unit

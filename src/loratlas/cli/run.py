@@ -10,6 +10,7 @@ from loratlas.cli.output import JsonOption, complain, print_json, print_rich
 from loratlas.numerics import fix_order_of_sums
 
 if TYPE_CHECKING:
+    from loratlas.cli.progress import TerminalListener
     from loratlas.study.options import RunOptions
     from loratlas.study.spec import StudySpec
 
@@ -41,52 +42,76 @@ def command(
             metavar="SIZE",
         ),
     ] = "0",
+    checkpoint: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds between two checkpoints of what is under way.", metavar="SECONDS"
+        ),
+    ] = 60,
+    new_version: Annotated[
+        bool,
+        typer.Option(
+            "--new-version",
+            help="Where the run folder holds another study, or this one as it was before a "
+            "change: leave it as it is, and begin beside it.",
+        ),
+    ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1,
+            envvar="LORATLAS_WORKERS",
+            help="Processes that work; with 0 the command works itself, for debugging.",
+            metavar="N",
+        ),
+    ] = 1,
     json: JsonOption = False,
 ) -> None:
     """Run what is missing of a study; safe to repeat.
 
     Ends with the table of results and the path of the run folder. Exits 1 when a trial
-    failed; the others are kept, and repeating the command tries it again.
+    failed; the others are kept, and repeating the command tries it again. Ctrl-C once finishes
+    the step and keeps what is under way; twice stops at once.
     """
     fix_order_of_sums()
+    from loratlas.cli.progress import TerminalListener
     from loratlas.study.folder import default_folder
+    from loratlas.study.options import RunOptions
     from loratlas.study.spec import load_study
+    from loratlas.study.workers.supervisor import supervise
 
-    options = _options(probe, pack, prefix_memory, prefix_file)
+    options = RunOptions(
+        probe=probe,
+        trials_per_pack=pack,
+        prefix_memory=_size(prefix_memory, "--prefix-memory"),
+        prefix_file=_size(prefix_file, "--prefix-file") or 0,
+        checkpoint_seconds=checkpoint,
+        new_version=new_version,
+    )
     spec = load_study(study)
     folder = out if out is not None else default_folder(spec)
-    try:
-        _carry_out(spec, folder, options)
-    except KeyboardInterrupt:
-        complain(f"stopped; finished trials are kept in {folder}, the same command goes on")
-        raise typer.Exit(1) from None
+    with TerminalListener() as listener:
+        folder = (supervise if workers else _work_here)(spec, folder, listener, options)
     _show(folder, json)
 
 
-def _options(
-    probe: bool, pack: int | None, prefix_memory: str | None, prefix_file: str
-) -> "RunOptions":
+def _size(given: str | None, option: str) -> int | None:
     from loratlas.cli.quantities import parse_size
-    from loratlas.study.options import RunOptions
 
-    return RunOptions(
-        probe=probe,
-        trials_per_pack=pack,
-        prefix_memory=(
-            None
-            if prefix_memory is None
-            else parse_size(prefix_memory, "--prefix-memory", zero=True)
-        ),
-        prefix_file=parse_size(prefix_file, "--prefix-file", zero=True),
-    )
+    return None if given is None else parse_size(given, option, zero=True)
 
 
-def _carry_out(spec: "StudySpec", folder: Path, options: "RunOptions") -> None:
-    from loratlas.cli.progress import TerminalListener
+def _work_here(
+    spec: "StudySpec", folder: Path, listener: "TerminalListener", options: "RunOptions"
+) -> Path:
     from loratlas.study.run import run_study
 
-    with TerminalListener() as listener:
-        run_study(spec, folder, listener, options)
+    try:
+        return run_study(spec, folder, listener, options)
+    except KeyboardInterrupt:
+        complain(f"stopped; finished trials are kept in {folder}, the same command goes on")
+        raise typer.Exit(1) from None
 
 
 def _show(folder: Path, json: bool) -> None:

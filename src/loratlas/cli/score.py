@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loratlas.cli.output import JsonOption, print_json, print_rich
+from loratlas.cli.output import JsonOption, print_json, print_rich, write_json
 from loratlas.errors import RequestError, did_you_mean
 from loratlas.numerics import fix_order_of_sums
 
@@ -43,8 +43,16 @@ def command(
         str, typer.Option(help="A rule for the sites in question.", metavar="RULE")
     ] = "all",
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of rows and of the method.", metavar="S")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            max=2**32 - 1,
+            help="Seed of rows and of the method; 0 when not given. add_one_in and leave_one_out "
+            "take the seeds of the study.",
+            metavar="S",
+            show_default=False,
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(help="An option of the method; may be repeated.", metavar="NAME=VALUE"),
@@ -101,14 +109,14 @@ def command(
 
     file = out
     if method in BRUTE_FORCE:
-        _refuse(method, {"--rows": rows, "--option": option, "--null": null})
+        _refuse(method, {"--rows": rows, "--seed": seed, "--option": option, "--null": null})
         table, file = _tried(study, _brute_force(method, by, match, only), out)
     else:
         _refuse(method, {"--by": by, "--match": match}, only_for=BRUTE_FORCE)
-        options = _options(method, rows, only, seed, option or [])
+        options = _options(method, rows, only, seed or 0, option or [])
         table = _scored(study, options, _nulls(null or []), out)
     if file is not None:
-        _write(table, file)
+        write_json(table.to_json(), file)
     _show(table, study, json, file)
 
 
@@ -153,7 +161,7 @@ def _option(text: str) -> tuple[str, object]:
         raise RequestError(f"--option {text}: write NAME=VALUE, such as rank=32")
     try:
         return name, json_library.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 
@@ -169,8 +177,8 @@ def _brute_force(method: Any, by: str | None, match: str | None, only: str) -> "
 
     return BruteForceOptions(
         method=method,
-        by=_one_of("--by", by or BY[0], BY),
-        match=_one_of("--match", match or "none", ("none", "parameters")),
+        by=_one_of("--by", BY[0] if by is None else by, BY),
+        match=_one_of("--match", "none" if match is None else match, ("none", "parameters")),
         sites=only,
     )
 
@@ -187,7 +195,7 @@ def _one_of(option: str, given: str, allowed: tuple[Any, ...]) -> Any:
 def _refuse(method: str, options: dict[str, object], only_for: tuple[str, ...] = ()) -> None:
     """Refuse options that a method has no use for."""
     for name, value in options.items():
-        if value:
+        if value not in (None, []):
             where = f"; it is for {' and '.join(only_for)}" if only_for else ""
             raise RequestError(f"{name}: {method} does not take it{where}")
 
@@ -197,14 +205,6 @@ def _require_writable(file: Path | None) -> None:
     if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
         what = "is a folder; give a file" if file.is_dir() else "its folder is not there"
         raise RequestError(f"--out {file}: {what}")
-
-
-def _write(table: "ScoreTable", file: Path) -> None:
-    text = json_library.dumps(table.to_json(), indent=2, allow_nan=False) + "\n"
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"--out {file}: cannot be written: {error.strerror}") from error
 
 
 def _show(table: "ScoreTable", study: Path, json: bool, file: Path | None) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from loratlas.errors import DataError, did_you_mean
+from loratlas.paths import leads_out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,10 +57,18 @@ def read_file(given: str, *, root: Path) -> tuple[Row, ...]:
 
 
 def find_file(given: str, *, root: Path) -> Path:
-    """Return the path of an existing file; the error names the nearest file of its folder."""
+    """Return the path of an existing file; the error names the nearest file of its folder.
+
+    A relative path stays in `root`, links on its way included: what a study reads from elsewhere
+    can be seen in its file.
+    """
     path = root / given
     try:
         if path.is_file():
+            if not Path(given).is_absolute() and leads_out(root, given):
+                raise DataError(
+                    f"{given}: leads out of {root}; a file elsewhere is given by its whole path"
+                )
             return path
         if path.is_dir():
             raise DataError(f"{given}: is a folder; name one file of it{_files_in(path)}")

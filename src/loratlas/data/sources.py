@@ -88,7 +88,11 @@ def _from_hub(spec: DataSpec, *, root: Path) -> Source:
     name = str(spec.source)
     # datasets takes a second to import, and only a hub name needs it
     import datasets
+    from datasets import packaged_modules
 
+    # A reader of its own would be given whatever lies in the current folder.
+    if name in packaged_modules._PACKAGED_DATASETS_MODULES:
+        raise DataError(f"{name}: is a kind of file, and no data set; name the file itself")
     try:
         loaded = datasets.load_dataset(name, spec.config, revision=spec.revision)
     # the library raises a dozen unrelated types (its own, OSError, ValueError, those of the

@@ -4,7 +4,8 @@ Importance and schedule are those of the paper (arXiv 2303.10512, equations 8 to
 and of `RankAllocator` in ``peft/tuners/adalora/layer.py``, with these differences: a triplet that
 is silenced stays so until the next decision, whatever the interval (there λ moves away from zero
 again); ties are broken, where there all that tie are silenced; the budget may count parameters,
-where sites differ in cost; and what is silent at the last decision is pruned for good.
+where sites differ in cost; where it counts ranks, what they cost in the end has a limit, too; and
+what is silent at the last decision is pruned for good.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from loratlas.dynamic.schedule import Schedule
 from loratlas.dynamic.selection import Column, keep
 from loratlas.placement.placement import Placement
 from loratlas.train.policy import Change, Form, LiveSite
+from loratlas.train.state import State
 
 
 @dataclass(kw_only=True, eq=False)
@@ -33,11 +35,13 @@ class AdaLora:
         schedule: the budget, in the unit of the options.
         options: what the policy was told.
         placement: where the trial begins.
+        target: most parameters from the last decision on, whatever the budget counts.
     """
 
     schedule: Schedule
     options: AdaLoraOptions
     placement: Placement
+    target: int
     name: str = "adalora"
     form: Form = "svd"
     orthogonality: float = field(init=False)
@@ -49,10 +53,14 @@ class AdaLora:
     def budget(self, step: int) -> int:
         """Return the most parameters that may be live after a step.
 
-        Where the budget counts ranks, these are what so many of the dearest columns cost.
+        Where the budget counts ranks, these are what so many of the dearest columns cost, and the
+        target from the last decision on.
         """
         budget = self.schedule.budget(step)
-        return budget if self.options.unit == "parameters" else self._dearest[budget]
+        if self.options.unit == "parameters":
+            return budget
+        dearest = self._dearest[budget]
+        return dearest if step < self.schedule.last else min(self.target, dearest)
 
     @torch.no_grad()
     def observe(self, step: int, sites: Mapping[str, LiveSite]) -> None:
@@ -70,19 +78,28 @@ class AdaLora:
         if not self.schedule.decides(step):
             return ()
         columns = [column for site in sites.values() for column in self._columns(site)]
-        kept = keep(columns, self.schedule.budget(step), min_rank=self.options.min_rank)
+        budget, min_rank = self.schedule.budget(step), self.options.min_rank
         if step < self.schedule.last:
-            return silences(sites, kept)
+            return silences(sites, keep(columns, budget, min_rank=min_rank))
+        kept = keep(columns, budget, min_rank=min_rank, most_parameters=self.target)
         # What is pruned goes first, so that what comes back finds room.
         return [*prunes(sites, kept), *revivals(sites, kept)]
 
+    def state(self) -> State:
+        """Return importance and uncertainty at each site."""
+        return State.joined({path: known.state() for path, known in self._importances.items()})
+
+    def restore(self, state: State) -> None:
+        """Know importance and uncertainty as they were."""
+        self._importances = {path: _Triplets.kept(state.part(path)) for path in state.names}
+
     def _columns(self, site: LiveSite) -> list[Column]:
-        path = site.site.path
-        cost = site.site.parameters_per_rank if self.options.unit == "parameters" else 1
+        path, parameters = site.site.path, site.site.parameters_per_rank
+        cost = parameters if self.options.unit == "parameters" else 1
         known = self._importances.get(path) or _Triplets.none(site)
         scores: list[float] = known.scores().tolist()
         pairs = zip(site.columns, scores, strict=True)
-        return [Column(path, number, cost, score) for number, score in pairs]
+        return [Column(path, number, cost, score, parameters=parameters) for number, score in pairs]
 
     @cached_property
     def _dearest(self) -> list[int]:
@@ -137,10 +154,33 @@ class _Triplets(NamedTuple):
         gate, _ = _gate(site)
         return cls(_Importance.none(site.b), _Importance.none(gate), _Importance.none(site.a))
 
+    @classmethod
+    def kept(cls, state: State) -> "_Triplets":
+        """Return the importances whose state this is."""
+        kept = state.tensors
+        return cls(
+            *(_Importance(kept[f"{of}.smooth"], kept[f"{of}.uncertainty"]) for of in cls._fields)
+        )
+
+    def state(self) -> State:
+        """Return each tensor under what it is of."""
+        return State(
+            tensors={
+                f"{of}.{name}": tensor
+                for of, importance in self._asdict().items()
+                for name, tensor in importance._asdict().items()
+            }
+        )
+
     def after(self, site: LiveSite, options: AdaLoraOptions) -> "_Triplets":
-        """Return the importances after one more step; no gradient at all is no observation."""
+        """Return the importances after one more step.
+
+        Where the loss has no gradient at all, nothing was observed, whatever the constraint adds.
+        """
         gate, grad_gate = _gate(site)
-        reached = grad_gate.any() | site.grad_a.any() | site.grad_b.any()
+        reached = site.reached
+        if reached is None:
+            reached = grad_gate.any() | site.grad_a.any() | site.grad_b.any()
         return _Triplets(
             self.p.after(site.b, site.grad_b, reached, options),
             self.gate.after(gate, grad_gate, reached, options),

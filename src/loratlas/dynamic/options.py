@@ -83,7 +83,8 @@ class AdaLoraOptions(Options):
     orthogonality: float = 0.5
     """Weight in the loss of the mean of ‖PᵀP - I‖ and ‖QQᵀ - I‖ over sites; PEFT's default."""
     unit: Unit = "parameters"
-    """What the budget counts: parameters, or ranks as in the paper, whatever they cost."""
+    """What the budget counts on its way: parameters, or ranks as in the paper. In the end neither
+    has more parameters than the target."""
 
     def __post_init__(self) -> None:
         check_common(self)

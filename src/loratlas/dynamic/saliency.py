@@ -18,6 +18,7 @@ from loratlas.dynamic.options import SaliencyOptions
 from loratlas.dynamic.schedule import Schedule
 from loratlas.dynamic.selection import Column, grow, keep
 from loratlas.train.policy import Change, Form, Grow, LiveSite
+from loratlas.train.state import State
 
 
 @dataclass(kw_only=True, eq=False)
@@ -76,6 +77,16 @@ class Saliency:
         grown = grow(kept, room, self.capacities)
         return [*pruned, *(Grow(path, count) for path, count in grown.items())]
 
+    def state(self) -> State:
+        """Return the averages, and when the last decision was."""
+        averages = {path: average.state() for path, average in self._averages.items()}
+        return State.joined(averages, {"last_decision": self._last_decision})
+
+    def restore(self, state: State) -> None:
+        """Know the averages as they were."""
+        self._averages = {path: _Average.kept(state.part(path)) for path in state.names}
+        self._last_decision = state.own["last_decision"]
+
     def _average(self, step: int, site: LiveSite) -> "_Average":
         path = site.site.path
         known = self._averages.get(path) or _Average.none(site.b)
@@ -116,6 +127,19 @@ class _Average(NamedTuple):
     @classmethod
     def none(cls, like: torch.Tensor) -> "_Average":
         return cls((), (), like.new_zeros(0), like.new_zeros(0))
+
+    @classmethod
+    def kept(cls, state: State) -> "_Average":
+        """Return the average whose state this is."""
+        columns, first = (tuple(state.plain[name]) for name in ("columns", "first"))
+        return cls(columns, first, **state.tensors)
+
+    def state(self) -> State:
+        """Return columns and sums."""
+        return State(
+            plain={"columns": list(self.columns), "first": list(self.first)},
+            tensors={"total": self.total, "weight": self.weight},
+        )
 
     def fitted(self, columns: tuple[int, ...], step: int) -> "_Average":
         """Return the average over the columns as they are now; new ones begin with nothing."""

@@ -1,5 +1,6 @@
 """Which columns stay under a budget, and where do new ones go? No torch."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ class Column(NamedTuple):
         cost: what it takes of the budget.
         value: what the budget is spent on; higher is better.
         protected: whether it stays before all that are not.
+        parameters: adapter parameters that it has, where the budget counts something else.
     """
 
     path: str
@@ -21,21 +23,35 @@ class Column(NamedTuple):
     cost: int
     value: float
     protected: bool = False
+    parameters: int = 0
 
 
-def keep(columns: Iterable[Column], limit: int, *, min_rank: int = 0) -> list[Column]:
+def keep(
+    columns: Iterable[Column],
+    limit: int,
+    *,
+    min_rank: int = 0,
+    most_parameters: float = math.inf,
+) -> list[Column]:
     """Return the columns that stay: the best that fit.
 
     The best `min_rank` of each site come before all others. What does not fit is skipped, and
     cheaper columns after it may still fit. Of columns with one value those with the smaller number
     stay, so that sites which nothing tells apart keep equal ranks, and then those with the smaller
     path.
+
+    Args:
+        columns: those to choose from.
+        limit: of the sum of their costs.
+        min_rank: columns that each site keeps before others are chosen by their value.
+        most_parameters: limit of the sum of their parameters.
     """
-    kept, used = [], 0
+    kept, used, held = [], 0, 0
     for column in _sites_first(sorted(columns, key=_order), min_rank):
-        if used + column.cost <= limit:
+        if used + column.cost <= limit and held + column.parameters <= most_parameters:
             kept.append(column)
             used += column.cost
+            held += column.parameters
     return kept
 
 

@@ -12,7 +12,7 @@ from loratlas.placement.match import match_placement
 from loratlas.placement.placement import Adapter, LoraSpec, Placement
 
 if TYPE_CHECKING:
-    from loratlas.train.policy import Policy
+    from loratlas.train.policy import Form, Policy
 
 QUERY_AND_KEY = frozenset({"q", "k", "qk", "q_down", "q_up"})
 """Parts of attention that make queries or keys and nothing else."""
@@ -28,11 +28,13 @@ class Kind(NamedTuple):
         title: what it does, in one sentence.
         options: what it can be told.
         notes: what a person should know of its results.
+        form: how ΔW is made.
     """
 
     title: str
     options: type[Options]
     notes: tuple[str, ...] = ()
+    form: "Form" = "product"
 
 
 POLICIES: Mapping[str, Kind] = {
@@ -43,6 +45,7 @@ POLICIES: Mapping[str, Kind] = {
     "adalora": Kind(
         "silences the triplets of least importance in P·diag(λ)·Q, as AdaLoRA does",
         AdaLoraOptions,
+        form="svd",
     ),
     "attention_entropy": Kind(
         "saliency with a prior from the entropy of attention, on q and k only (experimental)",
@@ -102,6 +105,11 @@ class PolicySpec:
         return POLICIES[self.name].notes
 
     @property
+    def form(self) -> "Form":
+        """How ΔW is made while it trains."""
+        return POLICIES[self.name].form
+
+    @property
     def num_rows(self) -> int:
         """Training rows that are read before training."""
         return self.options.rows if isinstance(self.options, EntropyOptions) else 0
@@ -115,6 +123,9 @@ def initial_placement(
     spec: PolicySpec, candidates: Placement, target_parameters: int, lora: LoraSpec
 ) -> Placement:
     """Return where a trial begins: the candidates' ranks, scaled to `initial` times the target.
+
+    Sites have the scales that the candidates have, and keep them: otherwise `initial` would decide
+    on them wherever a scale follows from a rank.
 
     Args:
         spec: the policy.
@@ -132,7 +143,9 @@ def initial_placement(
     placement = match_placement(candidates, begun, lora).placement
     for adapter in placement.adapters:
         _require_rank(spec, adapter)
-    return placement
+    if placement.scaling == "constant":  # every rank has the same scale
+        return placement
+    return candidates.with_ranks({each.site.path: each.rank for each in placement.adapters})
 
 
 def smallest(spec: PolicySpec, sites: Iterable[Site]) -> int:
@@ -226,7 +239,12 @@ def build(
         )
     schedule = schedule_of(spec, placement, target_parameters, total_steps)
     if isinstance(spec.options, AdaLoraOptions):
-        return AdaLora(schedule=schedule, options=spec.options, placement=placement)
+        return AdaLora(
+            schedule=schedule,
+            options=spec.options,
+            placement=placement,
+            target=target_parameters,
+        )
     assert isinstance(spec.options, SaliencyOptions)
     return Saliency(
         name=spec.name,

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import datasets
 import jinja2.meta
 import lm_eval.api.task
+from evaluate import loading as evaluate_loading
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -32,6 +33,7 @@ from loratlas.train.base import quiet
 SEED = 0
 """Of the draw of solved examples, and of answers where a task samples them."""
 _SPLIT = "test"
+_CODE_OF_THE_HUB = "a figure of it is computed by a program of the hub"
 _FIELDS = ("doc_to_text", "doc_to_target", "doc_to_choice")
 
 
@@ -83,13 +85,28 @@ def harness_quiet() -> Iterator[None]:
     datasets.disable_progress_bars()
     lm_eval.api.task.tqdm = _without_bar
     try:
-        with quiet(), warnings.catch_warnings(action="ignore"):
+        with quiet(), warnings.catch_warnings(action="ignore"), _no_code_of_the_hub():
             yield
     finally:
         lm_eval.api.task.tqdm = bar
         logger.setLevel(level)
         if not bars:
             datasets.enable_progress_bars()
+
+
+@contextmanager
+def _no_code_of_the_hub() -> Iterator[None]:
+    """Keep the package evaluate from fetching programs and running them, a while."""
+    factory = evaluate_loading.evaluation_module_factory
+    evaluate_loading.evaluation_module_factory = _refuse_code
+    try:
+        yield
+    finally:
+        evaluate_loading.evaluation_module_factory = factory
+
+
+def _refuse_code(path: str, *_: Any, **__: Any) -> NoReturn:
+    raise StudyError(f"{_CODE_OF_THE_HUB} ({path}), which is never run")
 
 
 def _without_bar(items: Sequence[Any], **_: Any) -> Sequence[Any]:
@@ -164,7 +181,19 @@ def _built(measure: TaskMeasure, config: dict[str, Any]) -> Any:
             f"loaded: {reason}; `source` takes a local file in its place"
         ) from error
     (task,) = loaded["tasks"].values()
+    _require_figures(measure, task)
     return task
+
+
+def _require_figures(measure: TaskMeasure, task: Any) -> None:
+    """Refuse a figure that lm_eval has no function for: it would ask the hub for a program."""
+    if task.config.process_results is not None:
+        return
+    for name, compute in getattr(task, "_metric_fn_list", {}).items():
+        if compute is None:
+            raise StudyError(
+                f"measures: {measure.name}: {_CODE_OF_THE_HUB} ({name}), which is never run"
+            )
 
 
 def _check_questions(measure: TaskMeasure, task: Any, rows: Sequence[Row] | None) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+UNKNOWN = -1
+"""Right predictions of a row that nobody counted, as of one that was imported."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitScore:
@@ -16,7 +19,7 @@ class SplitScore:
         nll: sum over scored predictions of -ln p, in nats.
         num_tokens: scored predictions: tokens, or the one class of a row.
         num_bytes: UTF-8 bytes of the scored text.
-        num_correct: scored predictions whose most likely value is the right one.
+        num_correct: scored predictions whose most likely value is the right one, or `UNKNOWN`.
         label: index of the row's class; None for language models.
         predicted: index of the most likely class; None for language models.
     """
@@ -46,8 +49,13 @@ class SplitScore:
         return float(self.nll.sum() / (math.log(2) * num_bytes)) if num_bytes else None
 
     @property
-    def accuracy(self) -> float:
-        """Share of scored predictions, tokens or classes, whose most likely value is right."""
+    def accuracy(self) -> float | None:
+        """Share of scored predictions, tokens or classes, whose most likely value is right.
+
+        None where it was not counted.
+        """
+        if (self.num_correct == UNKNOWN).any():
+            return None
         return float(self.num_correct.sum() / self.num_tokens.sum())
 
     @property

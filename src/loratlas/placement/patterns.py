@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +54,12 @@ def matches(
     """
     listed = list(names)
     patterns = [form.replace("{}", expression) for expression in expressions]
-    for expression, pattern in zip(expressions, patterns, strict=True):
-        _check(expression, pattern, field)
+    compiled = [
+        _compiled(expression, pattern, field)
+        for expression, pattern in zip(expressions, patterns, strict=True)
+    ]
     if all(map(_is_quick, expressions)):
-        return {name: _here(patterns, name, whole) for name in listed}
+        return {name: _here(compiled, name, whole) for name in listed}
     found = _elsewhere(patterns, listed, whole, _refusal(expressions, len(listed), field))
     return {
         name: [Hit(number=number, index=index) for number, index in hits]
@@ -74,18 +77,20 @@ def _is_quick(expression: str) -> bool:
     )
 
 
-def _check(expression: str, pattern: str, field: str) -> None:
+def _compiled(expression: str, pattern: str, field: str) -> re.Pattern[str]:
     try:
-        re.compile(pattern)
+        # What a later Python will read in another way is no matter of the person who asks.
+        with warnings.catch_warnings(action="ignore"):
+            return re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise PlacementError(
             f"{field}: {_shown(expression)} is not a valid regular expression: {error}"
         ) from None
 
 
-def _here(patterns: Sequence[str], name: str, whole: bool) -> list[Hit]:
-    match = re.fullmatch if whole else re.match
-    found = ((number, match(pattern, name)) for number, pattern in enumerate(patterns))
+def _here(compiled: Sequence[re.Pattern[str]], name: str, whole: bool) -> list[Hit]:
+    match = re.Pattern.fullmatch if whole else re.Pattern.match
+    found = ((number, match(pattern, name)) for number, pattern in enumerate(compiled))
     return [Hit(number=n, index=m.groupdict().get("idx")) for n, m in found if m]
 
 

@@ -14,6 +14,9 @@ from loratlas.errors import NotYetError, PlacementError, did_you_mean
 
 Targets = str | tuple[str, ...] | None
 _KEYS = ("target_modules", "target_parameters", "r", "lora_alpha", "peft_type")
+# What is beyond these is no rank, layer or alpha of any model, and may be beyond a float.
+_MOST_DIGITS = 9
+_LARGEST = 1e12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +88,11 @@ def read_fields(config: Any) -> LoraFields:
 
 def config_file(config: str | Path) -> Path:
     """Return the file of a configuration that is given as a file or as its folder."""
-    place = Path(config).expanduser()
-    return place / "adapter_config.json" if place.is_dir() else place
+    try:
+        place = Path(config).expanduser()
+        return place / "adapter_config.json" if place.is_dir() else place
+    except (OSError, RuntimeError):  # too long a name, or the home of nobody: as it is
+        return Path(config)
 
 
 def _data_of(config: Any) -> Mapping[str, Any]:
@@ -122,7 +128,7 @@ def _refuse_unread(data: Mapping[str, Any]) -> None:
     kind = data.get("peft_type") or "LORA"
     kind = getattr(kind, "value", kind)
     if kind != "LORA":
-        raise NotYetError(f"a configuration of peft_type {kind} is not read yet; LORA is")
+        raise NotYetError(f"a configuration of peft_type {kind!s:.60} is not read yet; LORA is")
     for key in ("layer_replication", "ensure_weight_tying"):
         if data.get(key):
             raise NotYetError(f"a configuration with {key} is not read yet")
@@ -138,10 +144,10 @@ def _names(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, (list, tuple, set, frozenset)):
-        raise PlacementError(f"{key} is a list of names, not {value!r}")
+        raise PlacementError(f"{key} is a list of names, not {value!r:.200}")
     odd = next((name for name in value if not isinstance(name, str) or not name), None)
     if odd is not None:
-        raise PlacementError(f"{key} is a list of names; {odd!r} is none")
+        raise PlacementError(f"{key} is a list of names; {odd!r:.200} is none")
     return tuple(sorted(value) if isinstance(value, (set, frozenset)) else value)
 
 
@@ -167,18 +173,22 @@ def _pattern(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = data.get(key) or {}
     if not isinstance(value, Mapping):
         raise PlacementError(
-            f"{key} gives each name a number, such as {{q_proj: 4}}, not {value!r}"
+            f"{key} gives each name a number, such as {{q_proj: 4}}, not {value!r:.200}"
         )
     return {str(name): each for name, each in value.items()}
 
 
 def _integer(value: Any, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise PlacementError(f"{where} is an integer, not {value!r}")
+        raise PlacementError(f"{where} is an integer, not {value!r:.200}")
+    if abs(value) >= 10**_MOST_DIGITS:
+        raise PlacementError(f"{where} is an integer of at most {_MOST_DIGITS} digits")
     return value
 
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise PlacementError(f"{where} is a number, not {value!r}")
+        raise PlacementError(f"{where} is a number, not {value!r:.200}")
+    if not abs(value) <= _LARGEST:  # nor is NaN
+        raise PlacementError(f"{where} is a finite number up to {_LARGEST:g}, not {value!r:.60}")
     return value

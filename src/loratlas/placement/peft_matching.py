@@ -102,7 +102,11 @@ def _why_nothing(fields: LoraFields, layers: Mapping[str, int | None]) -> str:
 
 
 def _refuse_contradictions(fields: LoraFields) -> None:
-    """Refuse what `LoraConfig.__post_init__` refuses."""
+    """Refuse what `LoraConfig.__post_init__` refuses, and a dropout that torch does."""
+    if fields.lora_dropout > 1:
+        raise RefusedError(
+            f"lora_dropout is {fields.lora_dropout:g}, and a dropout above 1 is none that torch has"
+        )
     if isinstance(fields.target_modules, str):
         for key in ("layers_to_transform", "layers_pattern"):
             if getattr(fields, key) is not None:

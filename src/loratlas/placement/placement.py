@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -143,6 +143,18 @@ class Placement:
         rank = sqrt(adapter.rank) if self.scaling == "rslora" else adapter.rank
         return adapter.alpha / rank
 
+    def with_ranks(self, ranks: Mapping[str, int]) -> Self:
+        """Return some of the sites with other ranks, the scale of each as it was.
+
+        Args:
+            ranks: by path; a site without one is left out.
+        """
+        return self._with(
+            replace(adapter, rank=rank, alpha=self._alpha_at(adapter, rank))
+            for adapter in self.adapters
+            if (rank := ranks.get(adapter.site.path)) is not None
+        )
+
     @property
     def digest(self) -> str:
         """SHA-256 over path, rank, alpha and rslora of every adapter; names do not enter."""
@@ -230,6 +242,11 @@ class Placement:
                 if a.site.path in theirs and (another_scale or a != theirs[a.site.path])
             ),
         )
+
+    def _alpha_at(self, adapter: Adapter, rank: int) -> float:
+        """Return the alpha that gives a rank the scale that an adapter has."""
+        ratio = rank / adapter.rank
+        return adapter.alpha * (ratio**0.5 if self.scaling == "rslora" else ratio)
 
     def _with(self, adapters: Iterable[Adapter]) -> Self:
         return type(self)(anatomy=self.anatomy, adapters=tuple(adapters), scaling=self.scaling)

@@ -30,7 +30,10 @@ def read_written(text: str, anatomy: Anatomy, lora: LoraSpec) -> Placement:
     data = _read(file)
     if "placement" not in data:
         return _explained(file, anatomy)
-    rslora = (data.get("lora_config") or {}).get("use_rslora")
+    config = data.get("lora_config") or {}
+    if not isinstance(config, dict):
+        raise PlacementError(f"{file}: lora_config is a mapping or null, not {config!r:.60}")
+    rslora = config.get("use_rslora")
     return Placement.from_json(data, anatomy, scaling="rslora" if rslora else "constant")
 
 

@@ -61,10 +61,13 @@ def allocation_summary(allocation: Allocation) -> str:
     """Return what a budget came to, in two lines."""
     budget = allocation.budget
     share = 100 * allocation.used / budget.amount
-    proof = "" if allocation.gap else ", so no other is better"
+    # The proportional rule does not keep a budget: its bound is that of what its placement takes.
+    is_own = allocation.method == "proportional"
+    among = " among placements that take as much" if is_own else ""
+    proof = "" if allocation.gap else f", so {'none of them' if is_own else 'no other'} is better"
     return (
         f"scores by {allocation.scorer}, {allocation.method}: {allocation.used:,} of {budget} "
         f"({share:.2f}%), utility {allocation.utility:.6g}\n"
-        f"gap {100 * allocation.gap:.3g}%{proof}; shadow price {allocation.shadow_price:.3g} per "
-        f"{budget.unit.removesuffix('s')}"
+        f"gap {100 * allocation.gap:.3g}%{among}{proof}; shadow price "
+        f"{allocation.shadow_price:.3g} per {budget.unit.removesuffix('s')}"
     )

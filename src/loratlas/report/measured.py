@@ -32,7 +32,13 @@ def _task_table(results: Mapping[str, Any], task: str, metrics: list[str]) -> Ta
     size = results["base"]["tasks"][task][metrics[0]]
     cut = f", {size['num_truncated']:,} prompts cut" if size["num_truncated"] else ""
     headers = [metric.replace(",", "\n") for metric in metrics]
-    return narrow_table(f"{task}: {size['num_questions']:,} questions{cut}", headers, rows)
+    return narrow_table(f"{task}: {questions(size)}{cut}", headers, rows)
+
+
+def questions(size: Mapping[str, Any]) -> str:
+    """Return how many questions a task has, in words."""
+    count = size["num_questions"]
+    return "imported figures" if count is None else f"{count:,} questions"
 
 
 def _of_task(found: Mapping[str, Any]) -> str:

@@ -89,7 +89,19 @@ def recommendation_notes(recommended: dict[str, Any]) -> list[str]:
         "placement. It captures new seeds and new examples. Cheaper: fewer parameters, then less "
         "memory above the model, then less time a trial; what differs by at most "
         f"{EQUAL_COST * 100:g}% counts as equal.",
+        *_not_probed(recommended),
     ]
+
+
+def _not_probed(recommended: dict[str, Any]) -> Iterator[str]:
+    """Yield why the cost of some placements is not known."""
+    found = recommended["placements"].items()
+    names = [name for name, each in found if each["seconds"] is None]
+    if names:
+        yield (
+            f"Memory and seconds are not known of {', '.join(names)}: a probe is missing, as it is "
+            "of every placement that moves while it trains."
+        )
 
 
 def _evidence(found: Recommendation) -> Iterator[str]:

@@ -47,14 +47,15 @@ def score_notes(table: ScoreTable) -> list[str]:
 
 
 def method_table(methods: Sequence[Mapping[str, object]]) -> Table:
-    """Return the methods with what they say and need, a line each."""
+    """Return the methods with what they say, need and cost, a line each."""
     found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for header in ("method", "a site's value", "needs"):
+    for header in ("method", "a site's value", "needs", "costs"):
         found.add_column(header, overflow="fold")
     for method in methods:
         needs = method["needs"]
         shown = ", ".join(map(str, needs)) if isinstance(needs, list) else ""
-        found.add_row(escape(str(method["name"])), escape(str(method["title"])), shown or "nothing")
+        name, title, cost = (escape(str(method[key])) for key in ("name", "title", "cost"))
+        found.add_row(name, title, shown or "nothing", cost)
     return found
 
 

@@ -48,13 +48,24 @@ def notes(results: Mapping[str, Any]) -> list[str]:
 
 def _moving(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is shown of placements that a policy moves."""
-    found = results["placements"].items()
-    names = [name for name, each in found if (each.get("learned") or {}).get("kind") == "dynamic"]
-    if names:
+    found = {
+        name: each
+        for name, each in results["placements"].items()
+        if (each.get("learned") or {}).get("kind") == "dynamic"
+    }
+    if found:
         yield (
-            f"Moved while they were trained: {', '.join(names)}. Sites and ranks are where they "
-            "begin, parameters the most in the end, which may differ by seed; the report shows how."
+            f"Moved while they were trained: {', '.join(found)}. Sites, ranks and parameters are "
+            "those in the end, parameters the mean over seeds; the report shows how. What they "
+            "cost is not known: a probe trains what stands still."
         )
+    for name, each in found.items():
+        if each["trainable_parameters_range"] is not None:
+            fewest, most = each["trainable_parameters_range"]
+            yield (
+                f"{name}: {fewest:,} to {most:,} parameters in the end, its budget is "
+                f"{each['learned']['target_parameters']:,}."
+            )
 
 
 def _apart(engines: Mapping[str, Any]) -> Iterator[str]:
@@ -107,8 +118,8 @@ def _quality(found: Mapping[str, Any]) -> list[str]:
 
 def _parameter_table(results: Mapping[str, Any]) -> Table:
     columns: list[Column] = [
-        ("sites", lambda found: str(found["num_sites"])),
-        ("rank", lambda found: ", ".join(map(str, found["ranks"]))),
+        ("sites", lambda found: figure(found["num_sites"], 0)),
+        ("rank", lambda found: ", ".join(map(str, found["ranks"])) or UNKNOWN),
         ("parameters", lambda found: f"{found['trainable_parameters']:,}"),
         ("of base\nand adapters", lambda found: percent(found, "percent_of_base_and_adapters")),
         (

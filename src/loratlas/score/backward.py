@@ -46,11 +46,13 @@ class Reading:
     Attributes:
         num_tokens: tokens whose gradient was seen at each site, shape (sites,); of experts those
             that were sent to one.
-        num_experts: experts whose tokens were counted.
+        expert_tokens: tokens that each expert of a site was sent; None where they were not counted.
+        num_experts: experts whose tokens were counted, whatever number of parameters each has.
         num_idle: those of them that no token was sent to.
     """
 
     num_tokens: NDArray[np.int64]
+    expert_tokens: Sequence[Sequence[int] | None]
     num_experts: int
     num_idle: int
 
@@ -81,9 +83,14 @@ def read_backward(subject: Subject, sample: Sample, visit: Visit) -> Reading:
         experts = stack.enter_context(tapped_parameters(subject, count_and_visit))
         stack.enter_context(head.opened())
         passes = _Passes(subject.base, head, sample.rows, (*maps, *experts))
-        for indices in batches(sample.rows, 1 if _by_itself(subject) else subject.batch):
+        for indices in batches(sample.rows, _size(subject)):
             passes.run(indices)
     return _reading(num_tokens, experts)
+
+
+def rows_of_a_pass(subject: Subject) -> int:
+    """Return how many rows go through together first, which are the longest ones."""
+    return len(next(batches(subject.rows, _size(subject))))
 
 
 def batches(rows: Sequence[TokenizedRow], size: int) -> Iterator[list[int]]:
@@ -98,15 +105,22 @@ def batches(rows: Sequence[TokenizedRow], size: int) -> Iterator[list[int]]:
         order = order[many:]
 
 
-def _by_itself(subject: Subject) -> bool:
-    """Whether each row has to go by itself."""
-    return any(site.kind == "expert" or site.role.family is Family.EXPERT for site in subject.sites)
+def _size(subject: Subject) -> int:
+    """Return the rows of a pass; where a map would mix them, one."""
+    alone = any(
+        site.kind == "expert" or site.role.family is Family.EXPERT for site in subject.sites
+    )
+    return 1 if alone else subject.batch
 
 
 def _reading(num_tokens: torch.Tensor, taps: Sequence[ParameterTap]) -> Reading:
-    routed = [tap.routed for tap in taps if tap.routed is not None]
+    by_site = {tap.number: tap.routed.tolist() for tap in taps if tap.routed is not None}
+    # The parameters of one module are sent the same tokens.
+    by_module = {tap.site.path.rpartition(".")[0]: tap.routed for tap in taps}
+    routed = [counts for counts in by_module.values() if counts is not None]
     return Reading(
         num_tokens=num_tokens.cpu().numpy(),
+        expert_tokens=[by_site.get(number) for number in range(len(num_tokens))],
         num_experts=sum(len(counts) for counts in routed),
         num_idle=sum(int((counts == 0).sum()) for counts in routed),
     )

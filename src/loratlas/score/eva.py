@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from loratlas.allocate.table import Granularity
 from loratlas.errors import TrialError
-from loratlas.score.inputs import Call, halves, maps_of, read_forward, why_no_inputs
+from loratlas.score.inputs import Call, is_expert_module, maps_of, read_forward, why_no_inputs
 from loratlas.score.principal import PrincipalComponents
+from loratlas.score.resampling import halves
 from loratlas.score.scorer import Found, Needs, Subject
 
 Floats = NDArray[np.float64]
@@ -44,7 +45,13 @@ class Eva:
     needs = Needs()
 
     def why_not(self, subject: Subject) -> str | None:
-        """Return which site's input cannot be seen, or None."""
+        """Return which site's input cannot be seen, or which of its tokens count, or None."""
+        expert = next(filter(is_expert_module, subject.sites), None)
+        if expert is not None:
+            return (
+                f"{expert.path} is a map of one expert, and which of the tokens that it is sent "
+                "are targets does not show; choose among the other sites"
+            )
         return why_no_inputs(subject)
 
     def measure(self, subject: Subject) -> Found:

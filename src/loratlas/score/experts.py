@@ -2,7 +2,12 @@
 
 What such a parameter reads shows at no module's door, so its gradient is formed. One row goes
 through the model at a time; as soon as a parameter's gradient is complete it is handed over and
-dropped, so that no two of them are held. Experts that a row does not reach have a gradient of zero.
+dropped. Experts that a row does not reach have a gradient of zero.
+
+Where transformers computes all experts of a layer at once, no two complete gradients are held.
+Where it takes them one after another (`eager`), autograd adds up what each has for the whole
+parameter, and on the way holds two tensors of that size for each parameter of the layer. They are
+autograd's own, and no test here sees them.
 
 How many tokens each expert was sent is read where its module is called: from the indices of the
 chosen experts, or from the numbers of tokens by expert.

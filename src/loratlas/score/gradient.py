@@ -18,56 +18,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from loratlas.allocate.table import Granularity
 from loratlas.errors import TrialError
-from loratlas.score.backward import read_backward
 from loratlas.score.capture import Seen
-from loratlas.score.remarks import concentration, remarks
-from loratlas.score.resampling import in_first_half, jackknife
-from loratlas.score.sample import Sample, sample_of, why_no_gradients
-from loratlas.score.scorer import Found, Needs, Subject
+from loratlas.score.gradient_scorer import GradientScorer, Ledger
+from loratlas.score.remarks import concentration
+from loratlas.score.resampling import halves, jackknife
+from loratlas.score.sample import Sample
+from loratlas.score.scorer import Found, Subject
 from loratlas.score.slices import Slices
 
 Floats = NDArray[np.float64]
 
 
-class Gradient:
+class Gradient(GradientScorer):
     """Mean energy of the rows' gradients."""
 
     name = "gradient"
     title = "mean over rows of the squared norm of the gradient at the site's weight"
     unit = "nats²/weight²"
-    higher_is_better = True
-    granularity: Granularity = "site"
-    needs = Needs(labels=True, gradients=True)
     by_activation = False
 
-    def why_not(self, subject: Subject) -> str | None:
-        """Return what has no gradient, or None."""
-        return why_no_gradients(subject)
-
-    def measure(self, subject: Subject) -> Found:
-        """Score the sites; standard errors are over rows.
-
-        Raises:
-            TrialError: a loss is no number, or fewer than two rows predict anything.
-        """
-        sample, slices = sample_of(subject), Slices(subject)
-        ledger = _Ledger(subject, sample, slices, by_activation=self.by_activation)
-        reading = read_backward(subject, sample, ledger.enter)
-        entries = ledger.entries()
-        values = entries.sums().values()
-        notes = remarks(subject, sample, slices, reading, values)
-        return Found(
-            values=values,
-            stderr=jackknife(entries.left_out().values()),
-            halves=np.stack([half.values() for half in entries.halves()]),
-            num_tokens=reading.num_tokens,
-            slices=ledger.slices(entries),
-            num_forwards=len(sample.rows),
-            num_backwards=len(sample.rows),
-            notes=(*notes, *concentration(values)),
-        )
+    def _ledger(self, subject: Subject, sample: Sample, slices: Slices) -> Ledger:
+        return _Energies(subject, sample, slices, by_activation=self.by_activation)
 
 
 class GradientNormalised(Gradient):
@@ -119,7 +91,7 @@ class _Entries:
     inputs: Floats
     tokens: Floats
 
-    def sums(self, rows: NDArray[np.bool_] | slice = slice(None)) -> _Sums:
+    def sums(self, rows: slice = slice(None)) -> _Sums:
         return _Sums(
             energy=self.energy[rows].sum(0),
             rows=len(self.energy[rows]),
@@ -138,11 +110,13 @@ class _Entries:
         )
 
     def halves(self) -> tuple[_Sums, _Sums]:
-        first = in_first_half(len(self.energy))
-        return self.sums(first), self.sums(~first)
+        first, second = halves(len(self.energy))
+        return self.sums(slice(first.start, first.stop)), self.sums(
+            slice(second.start, second.stop)
+        )
 
 
-class _Ledger:
+class _Energies:
     """Takes down the energies of each row at each site."""
 
     def __init__(
@@ -160,7 +134,7 @@ class _Ledger:
         self._inputs, self._tokens = fill(shape, device=device), fill(shape, device=device)
         self._scale = float(sample.num_scored.mean()) ** -2
 
-    def enter(self, seen: Seen) -> None:
+    def add(self, seen: Seen) -> None:
         """Take down one site in one pass."""
         parts = self._slices.parts[seen.site]
         self._energies[seen.site][seen.rows] = seen.gradients.energies(parts)
@@ -169,7 +143,19 @@ class _Ledger:
             self._inputs[seen.rows, seen.site] = seen.input_energies()
             self._tokens[seen.rows, seen.site] = seen.num_tokens.float()
 
-    def entries(self) -> _Entries:
+    def found(self) -> Found:
+        """Return the values."""
+        entries = self._entries()
+        values = entries.sums().values()
+        return Found(
+            values=values,
+            stderr=jackknife(entries.left_out().values()),
+            halves=np.stack([half.values() for half in entries.halves()]),
+            slices=self._by_part(values),
+            notes=tuple(concentration(values)),
+        )
+
+    def _entries(self) -> _Entries:
         """Return what was taken down.
 
         Raises:
@@ -184,10 +170,10 @@ class _Ledger:
             tokens=_numpy(self._tokens),
         )
 
-    def slices(self, entries: _Entries) -> list[dict[str, float] | None]:
+    def _by_part(self, values: Floats) -> list[dict[str, float] | None]:
         """Return the values by part; together they are the site's."""
         found = []
-        for site, value in enumerate(entries.sums().values()):
+        for site, value in enumerate(values):
             by_part = _numpy(self._energies[site]).sum(0)
             found.append(self._slices.named(site, value * by_part / (by_part.sum() or 1.0)))
         return found

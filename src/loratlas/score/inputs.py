@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from loratlas.anatomy.sites import Family, Site
-from loratlas.data.rows import IGNORED, TokenizedRow
+from loratlas.data.rows import IGNORED
 from loratlas.errors import TrialError
 from loratlas.score.capture import Tokens, by_row, reads_source
-from loratlas.score.sample import holder_of
+from loratlas.score.resampling import halves
+from loratlas.score.sample import as_read, holder_of
 from loratlas.score.scorer import Subject
-from loratlas.train.randomness import masks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -31,7 +31,9 @@ class Call:
         site: number of the module: that of its site, where modules are those of sites.
         rows: numbers of the rows that its tokens belong to, padding left out, shape (tokens,).
         scored: which tokens are themselves targets, shape (tokens,); all of them where it
-            reads what has no targets: an encoder's tokens, or a text that has a class.
+            reads what has no targets: an encoder's tokens, or a text that has a class. An expert
+            that is a module of its own is sent tokens in another order than that of their row, so
+            that this tells nothing there.
         read: what it read, shape (rows, places, d_in).
         gave: what it gave, shape (rows, places, d_out).
         present: which places hold tokens, shape (rows, places).
@@ -107,29 +109,22 @@ def why_no_inputs(subject: Subject) -> str | None:
 
 def batches(subject: Subject) -> Iterator[list[int]]:
     """Yield the numbers of the rows of each pass: first those of the first half."""
-    # An expert that is a module of its own reads tokens of all rows in one heap.
-    alone = any(site.role.family is Family.EXPERT and _is_module(site) for site in subject.sites)
-    size = 1 if alone else subject.batch
+    size = 1 if any(map(is_expert_module, subject.sites)) else subject.batch
     for half in halves(len(subject.rows)):
         for start in range(0, len(half), size):
             yield list(half[start : start + size])
 
 
-def halves(num_rows: int) -> tuple[range, range]:
-    """Return the numbers of the rows of both halves; of an odd number the first has one more."""
-    middle = (num_rows + 1) // 2
-    return range(middle), range(middle, num_rows)
-
-
-def _is_module(site: Site) -> bool:
-    return site.kind != "expert"
+def is_expert_module(site: Site) -> bool:
+    """Whether a site is a map of one expert, which reads tokens of all rows in one heap."""
+    return site.role.family is Family.EXPERT and site.kind != "expert"
 
 
 def why_no_input(site: Site, subject: Subject) -> str | None:
     """Return why what one site reads cannot be seen, or None."""
     if site.kind == "embedding":
         return f"{site.path} is an embedding table, which reads no features"
-    if not _is_module(site):
+    if site.kind == "expert":
         return (
             f"{site.path} is a bare parameter, and what it reads shows at no module's door; choose "
             "among the other sites"
@@ -181,7 +176,7 @@ class _Passes:
     def begin(self, numbers: list[int]) -> dict[str, torch.Tensor]:
         """Return the arguments of the model's forward pass for some rows."""
         base = self._subject.base
-        rows = [self._read(number) for number in numbers]
+        rows = [as_read(self._subject, number) for number in numbers]
         inputs = {key: each.to(base.device) for key, each in base.collator(rows).items()}
         labels = inputs.pop("labels")
         source = inputs["attention_mask"].bool()
@@ -229,10 +224,3 @@ class _Passes:
                 beside=given[1:],
             )
         )
-
-    def _read(self, number: int) -> TokenizedRow:
-        """Return a row as a trial reads it in its first epoch."""
-        row, masking = self._subject.rows[number], self._subject.masking
-        if masking is None:
-            return row
-        return masking.corrupt(row, masks(self._subject.seed, 0, number))

@@ -1,8 +1,10 @@
 """What comes of a method's scores turned upside down? If as much, the scores did not matter.
 
-The values stay those of the method; only their owners change: the best site gets the value and the
-curve of the worst, the second those of the second to last, and so on. So the allocator sees numbers
-of the same size, and gives ranks of the same sizes, elsewhere.
+Values only change their owners: the best site gets the value and the curve of the worst, the second
+those of the second to last, and so on. Without ties the values are those of the method, and the
+allocator sees numbers of the same size. Sites of one value stay together; so if three sites shared
+the best value and one had the worst, then three have the worst now. A curve is cut where the site
+that gets it can have no more ranks.
 """
 
 from collections.abc import Sequence
@@ -47,7 +49,8 @@ class Inverted:
             num_tokens=found.num_tokens,
             num_forwards=found.num_forwards,
             num_backwards=found.num_backwards,
-            notes=found.notes,
+            # Sites that they name have another's score now.
+            notes=tuple(f"Of {self._scorer.name} itself: {note}" for note in found.notes),
         )
 
 

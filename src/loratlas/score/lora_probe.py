@@ -17,54 +17,64 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from loratlas.allocate.table import Granularity
 from loratlas.anatomy.sites import Site
-from loratlas.score.backward import read_backward
 from loratlas.score.capture import Seen
-from loratlas.score.remarks import remarks
-from loratlas.score.resampling import MeanGradient, jackknife
-from loratlas.score.sample import Sample, sample_of, why_no_gradients
-from loratlas.score.scorer import Found, Needs, Subject
+from loratlas.score.gradient_scorer import GradientScorer, Ledger
+from loratlas.score.resampling import Kept, MeanGradient, jackknife
+from loratlas.score.sample import Sample
+from loratlas.score.scorer import Found, Subject
 from loratlas.score.slices import Slices
 from loratlas.train.randomness import initial_a
 
 Floats = NDArray[np.float64]
 
 
-class LoraProbe:
+class LoraProbe(GradientScorer):
     """Energy of the gradient of B at B = 0, corrected for the width of the input."""
 
     name = "lora_probe"
     title = "squared norm of the first gradient of B, times 3·d_in/(r·s²)"
     unit = "nats²/weight²"
-    higher_is_better = True
-    granularity: Granularity = "site"
-    needs = Needs(labels=True, gradients=True)
 
-    def why_not(self, subject: Subject) -> str | None:
-        """Return what has no gradient, or None."""
-        return why_no_gradients(subject)
+    def _ledger(self, subject: Subject, sample: Sample, slices: Slices) -> Ledger:
+        return _Probes(subject, sample, slices, self._groups(subject, sample))
 
-    def measure(self, subject: Subject) -> Found:
-        """Score the sites; standard errors are over rows and over the draw of A.
+    def _kept(self, subject: Subject) -> Kept:
+        """Return A once, and the gradient of B by group."""
+        rank = subject.lora.rank
+        maps = [(site.num_experts or 1, site) for site in subject.sites]
+        return Kept(
+            once=sum(count * rank * site.d_in for count, site in maps),
+            by_group=sum(count * rank * site.d_out for count, site in maps),
+        )
 
-        Raises:
-            TrialError: a loss or a gradient is no number, or fewer than two rows predict anything.
-        """
-        sample, slices = sample_of(subject), Slices(subject)
-        probes = [_Probe(site, subject, sample) for site in subject.sites]
-        reading = read_backward(subject, sample, lambda seen: probes[seen.site].add(seen))
-        found = [probe.estimate() for probe in probes]
-        values = np.array([each.value for each in found])
+    def _lower(self, subject: Subject) -> str:
+        return f"the study's rank, {subject.lora.rank}"
+
+
+class _Probes:
+    """The probes of all sites; standard errors are over rows and over the draw of A."""
+
+    def __init__(self, subject: Subject, sample: Sample, slices: Slices, groups: int) -> None:
+        self._subject = subject
+        self._slices = slices
+        self._probes = [_Probe(site, subject, sample, groups) for site in subject.sites]
+
+    def add(self, seen: Seen) -> None:
+        """Add the gradients of some rows at one site."""
+        self._probes[seen.site].add(seen)
+
+    def found(self) -> Found:
+        """Return the estimates."""
+        found = [probe.estimate() for probe in self._probes]
         return Found(
-            values=values,
+            values=np.array([each.value for each in found]),
             stderr=np.array([each.stderr for each in found]),
             halves=np.stack([each.halves for each in found], axis=1),
-            num_tokens=reading.num_tokens,
-            slices=[slices.of_outputs(site, each.by_output) for site, each in enumerate(found)],
-            num_forwards=len(sample.rows),
-            num_backwards=len(sample.rows),
-            notes=(*remarks(subject, sample, slices, reading, values), _few_draws(subject)),
+            slices=[
+                self._slices.of_outputs(site, each.by_output) for site, each in enumerate(found)
+            ],
+            notes=(_few_draws(self._subject),),
         )
 
 
@@ -88,12 +98,13 @@ class _Estimate:
 class _Probe:
     """The gradient of one site's B, of each map that the site holds."""
 
-    def __init__(self, site: Site, subject: Subject, sample: Sample) -> None:
+    def __init__(self, site: Site, subject: Subject, sample: Sample, groups: int) -> None:
         num_maps, rank = site.num_experts or 1, subject.lora.rank
         device = subject.base.device
         drawn = initial_a(subject.seed, site.path, rank=num_maps * rank, d_in=site.d_in)
         self._a = torch.from_numpy(drawn).to(device).reshape(num_maps, rank, site.d_in)
-        self._gradient = MeanGradient(sample.num_scored, (num_maps, site.d_out, rank), device)
+        shape = (num_maps, site.d_out, rank)
+        self._gradient = MeanGradient(sample.num_scored, shape, device, groups)
         self._rank = rank
         # What A's entries leave of energy: their mean square is 1/(3·d_in).
         self._correction = 3 * site.d_in / rank

@@ -1,13 +1,12 @@
-"""What is left of trained adapters at a lower rank?
+"""How much of a trained adapter lies in each of its ranks?
 
 ΔW = s·B·A of shape (d_out, d_in) is never formed: with B = Q_b·R_b and Aᵀ = Q_a·R_a its singular
-values are those of the small matrix s·R_b·R_aᵀ. Cutting them off gives the best approximation of
-each rank in the Frobenius norm (C. Eckart and G. Young, Psychometrika 1, 1936).
+values are those of the small matrix s·R_b·R_aᵀ. The squares of the first r of them are what the
+best approximation of rank r keeps of ‖ΔW‖²_F (C. Eckart and G. Young, Psychometrika 1, 1936).
 
-Experts, stacked in one parameter, are truncated each by itself.
+Experts, stacked in one parameter, are decomposed each by itself.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from peft.tuners.lora.layer import ParamWrapper
 
-from loratlas.errors import PlacementError
 from loratlas.placement.placement import Placement
 from loratlas.train.verify import ADAPTER_NAME, wrapped_layers
 
@@ -32,16 +30,6 @@ class Factors(NamedTuple):
     a: torch.Tensor
     b: torch.Tensor
     scale: float
-
-    @property
-    def rank(self) -> int:
-        """The highest rank that ΔW can have."""
-        return min(self.a.shape[1], self.a.shape[2], self.b.shape[1])
-
-    @property
-    def delta(self) -> torch.Tensor:
-        """ΔW in float64, shape (experts, d_out, d_in); for tests and small sites."""
-        return self.scale * self.b.double() @ self.a.double()
 
 
 def factors_of(peft_model: Any, placement: Placement) -> dict[str, Factors]:
@@ -69,8 +57,7 @@ def factors_of(peft_model: Any, placement: Placement) -> dict[str, Factors]:
 
 def singular_values(factors: Factors) -> NDArray[np.float64]:
     """Return the singular values of ΔW, shape (experts, rank), descending by expert."""
-    core = _core(factors)[2]
-    values: NDArray[np.float64] = torch.linalg.svdvals(core).cpu().numpy()
+    values: NDArray[np.float64] = torch.linalg.svdvals(_core(factors)).cpu().numpy()
     return values
 
 
@@ -83,64 +70,9 @@ def squared_curve(factors: Factors) -> NDArray[np.float64]:
     return curve
 
 
-def truncated(factors: Factors, rank: int, scale: float) -> Factors:
-    """Return the best approximation of ΔW of a lower rank, in balanced factors.
-
-    Each singular value goes by its square root into A and into B, over that of the scale.
-
-    Args:
-        factors: the trained adapter.
-        rank: at most the one it was trained with.
-        scale: what the new B·A will be multiplied by, which may depend on its rank.
-    """
-    q_b, q_a, core = _core(factors)
-    u, values, vh = torch.linalg.svd(core, full_matrices=False)
-    root = (values[:, :rank] / scale).sqrt()
-    a = root[:, :, None] * (vh[:, :rank] @ q_a.mT)
-    b = (q_b @ u[:, :, :rank]) * root[:, None, :]
-    return Factors(a=a.to(factors.a.dtype), b=b.to(factors.b.dtype), scale=scale)
-
-
-def truncate(trained: Mapping[str, Factors], placement: Placement) -> dict[str, Factors]:
-    """Cut trained adapters down to a placement; sites that it leaves out are dropped.
-
-    Args:
-        trained: adapters by the path of their site.
-        placement: the ranks that are left, and by them the scales.
-
-    Raises:
-        PlacementError: the placement has a site that was not trained, or more rank than was.
-    """
-    found = {}
-    for adapter in placement.adapters:
-        path = adapter.site.path
-        if path not in trained:
-            raise PlacementError(f"{path}: was not trained, so that there is nothing to truncate")
-        if adapter.rank > trained[path].rank:
-            raise PlacementError(
-                f"{path}: rank {adapter.rank} is above the {trained[path].rank} that was trained"
-            )
-        found[path] = truncated(trained[path], adapter.rank, placement.scale(adapter))
-    return found
-
-
-def peft_state(factors: Mapping[str, Factors]) -> dict[str, torch.Tensor]:
-    """Return adapters of plain maps by PEFT's names, as `train.adapters.write_adapters` takes them.
-
-    Raises:
-        PlacementError: a site holds experts, whose names depend on how PEFT nests its wrappers.
-    """
-    state = {}
-    for path, each in factors.items():
-        if len(each.a) > 1:
-            raise PlacementError(f"{path}: adapters of experts cannot be written by themselves")
-        state[f"base_model.model.{path}.lora_A.weight"] = each.a[0]
-        state[f"base_model.model.{path}.lora_B.weight"] = each.b[0]
-    return state
-
-
-def _core(factors: Factors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return Q_b, Q_a and s·R_b·R_aᵀ, in float64."""
-    q_b, r_b = torch.linalg.qr(factors.b.double())
-    q_a, r_a = torch.linalg.qr(factors.a.double().mT)
-    return q_b, q_a, factors.scale * r_b @ r_a.mT
+def _core(factors: Factors) -> torch.Tensor:
+    """Return s·R_b·R_aᵀ, in float64."""
+    r_b = torch.linalg.qr(factors.b.double(), mode="r").R
+    r_a = torch.linalg.qr(factors.a.double().mT, mode="r").R
+    core: torch.Tensor = factors.scale * r_b @ r_a.mT
+    return core

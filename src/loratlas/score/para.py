@@ -1,13 +1,16 @@
 """How much of a trained update lies in each rank of each site?
 
 PARA (arXiv 2604.27796) trains a high rank at every site alike, and keeps the singular values of
-s·B·A that lie above one threshold for all sites (`threshold`). Here the curve of a site is their
-squares: what each rank adds to ‖ΔW‖² in the Frobenius norm. Nothing about training is special.
+s·B·A that lie above one threshold for all sites. Here the curve of a site is their squares: what
+each rank adds to ‖ΔW‖² in the Frobenius norm. An allocator with a budget in ranks keeps the largest
+of them, which is PARA's rule; with one in parameters it weighs them against what a rank costs.
+Nothing about training is special.
 
 Adapters are trained by the packed engine where that serves the base, else by PEFT and Trainer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +23,7 @@ from loratlas.data.rows import TokenizedRow
 from loratlas.errors import RequestError, TrialError
 from loratlas.placement.placement import Adapter, Placement
 from loratlas.score.low_rank import Factors, factors_of, squared_curve
+from loratlas.score.resampling import halves
 from loratlas.score.scorer import Found, Needs, Subject
 from loratlas.train.adapters import new_adapters
 from loratlas.train.base import quiet
@@ -81,25 +85,24 @@ class Para:
         curves = self._curves(subject, subject.rows)
         num_rows = rows_read(subject.training, len(subject.rows))
         notes = [f"trained at rank {self._most(subject)} with rate {self._rate(subject):g}"]
-        halves = None
+        of_halves = None
         if self._halves:
-            middle = len(subject.rows) // 2
-            parts = (subject.rows[:middle], subject.rows[middle:])
-            halves = np.stack([_values(self._curves(subject, part)) for part in parts])
+            parts = [subject.rows[half.start : half.stop] for half in halves(len(subject.rows))]
+            of_halves = np.stack([_values(self._curves(subject, part)) for part in parts])
             num_rows += sum(rows_read(subject.training, len(part)) for part in parts)
         else:
             notes.append("halves of the rows were not trained on: the agreement is not known")
         return Found(
             values=_values(curves),
             curves=[curve[: subject.max_rank] for curve in curves],
-            halves=halves,
+            halves=of_halves,
             num_forwards=num_rows,
             num_backwards=num_rows,
             notes=tuple(notes),
         )
 
     def _curves(self, subject: Subject, rows: Sequence[TokenizedRow]) -> list[NDArray[np.float64]]:
-        part = replace(subject, rows=rows)
+        part = replace(subject, rows=rows, indices=None)
         trained = train_alike(part, rank=self._most(subject), learning_rate=self._rate(subject))
         return [squared_curve(trained[site.path]) for site in subject.sites]
 
@@ -123,12 +126,15 @@ def train_alike(subject: Subject, *, rank: int, learning_rate: float) -> dict[st
     Raises:
         TrialError: the training diverged.
     """
-    placement = alike(subject, rank)
-    with quiet():
-        packed = open_base(subject.base, subject.anatomy, subject.rows, subject.masking)
-    if isinstance(packed, str) or why_not(subject.base, placement) is not None:
-        return _by_reference(subject, placement, learning_rate)
-    return _packed(packed, subject, placement, learning_rate)
+    placement, model = alike(subject, rank), subject.base.model
+    with ExitStack() as stack:
+        stack.callback(model.train, model.training)
+        model.eval()
+        with quiet():
+            packed = open_base(subject.base, subject.anatomy, subject.rows, subject.masking)
+        if isinstance(packed, str) or why_not(subject.base, placement) is not None:
+            return _by_reference(subject, placement, learning_rate)
+        return _packed(packed, subject, placement, learning_rate)
 
 
 def alike(subject: Subject, rank: int) -> Placement:
@@ -146,34 +152,6 @@ def rows_read(training: TrainingSpec, num_rows: int) -> int:
     return epochs * num_rows + min(num_rows, steps * training.batch * training.accumulation)
 
 
-def threshold(
-    curves: Mapping[str, Sequence[float]], costs: Mapping[str, int], budget: int
-) -> tuple[dict[str, int], float]:
-    """Keep the largest singular values of all sites, above one threshold, within a budget.
-
-    Args:
-        curves: squared singular values by site, descending.
-        costs: adapter parameters of one unit of rank by site.
-        budget: most adapter parameters.
-
-    Returns:
-        ranks of the sites that keep any, and the largest square that was left out, 0 where nothing
-        was: what is above it is kept, whatever a rank costs at its site.
-    """
-    every = sorted(
-        ((value, path) for path, curve in curves.items() for value in curve if value > 0),
-        key=lambda each: -each[0],
-    )
-    ranks: dict[str, int] = {}
-    spent = 0
-    for value, path in every:
-        spent += costs[path]
-        if spent > budget:
-            return ranks, value
-        ranks[path] = ranks.get(path, 0) + 1
-    return ranks, 0.0
-
-
 def _adapter(site: Site, rank: int, subject: Subject) -> Adapter:
     possible = min(rank, site.d_in, site.d_out)
     return Adapter(site=site, rank=possible, alpha=subject.lora.alpha_at(possible))
@@ -188,20 +166,18 @@ def _packed(
     prefix = PrefixCache(base_digest=base.digest, dtype=base.model.dtype, memory_limit=0)
     # A pass holds one micro-batch, as in a person's own training.
     passes = Passes(training.batch * max(row.num_read for row in subject.rows))
-    base.model.train()
-    try:
-        with packed.opened([slot], prefix) as flow:
-            (outcome,) = fit_pack(
-                flow,
-                subject.rows,
-                training,
-                learning_rates=[learning_rate],
-                passes=passes,
-                masking=subject.masking,
-            )
-    finally:
-        base.model.eval()
-        prefix.close()
+    with ExitStack() as stack:
+        stack.callback(prefix.close)
+        base.model.train()
+        flow = stack.enter_context(packed.opened([slot], prefix))
+        (outcome,) = fit_pack(
+            flow,
+            subject.rows,
+            training,
+            learning_rates=[learning_rate],
+            passes=passes,
+            masking=subject.masking,
+        )
     if isinstance(outcome, DivergedError):
         raise outcome
     _require_finite(slot.values)

@@ -61,7 +61,8 @@ class Plop:
         """Score the sites, and the parts of those that are fused.
 
         Raises:
-            TrialError: a weight is zero, or no token of a half of the rows reaches a role.
+            TrialError: a weight is zero, what a site reads is no number, or no token of a half of
+                the rows reaches a role.
         """
         slices = Slices(subject)
         maps = [*_wholes(subject.sites), *_parts(slices)]
@@ -133,6 +134,9 @@ class FeatureNorms:
         """Take in one call of a site."""
         for read in self._reads(call):
             lengths = _lengths(read.inputs.float())
+            if not np.isfinite(lengths).all():
+                path = self._sites[call.site].path
+                raise TrialError(f"{path}: reads what is no number: nothing to score")
             told = lengths > 0  # a token that is read as zero shows no direction
             rows = call.rows[read.tokens.cpu().numpy()][told]
             outputs = read.outputs.float()
@@ -143,7 +147,18 @@ class FeatureNorms:
             self._idle.discard((self._modules[call.site], read.expert))
 
     def notes(self) -> Iterator[str]:
-        """Say how many experts were sent no token."""
+        """Say how many experts were sent no token, and which sites have no value of their own."""
+        num_tokens = self.means.num_tokens
+        unread = [
+            self._sites[each.site].path
+            for number, each in self._maps
+            if not each.name and not num_tokens[number]
+        ]
+        if unread:
+            yield (
+                f"{len(unread)} of {len(self._sites)} sites read no token, first {unread[0]}: the "
+                "mean of the others of their role stands for them."
+            )
         if self._idle:
             yield (
                 f"{len(self._idle)} of {self._num_experts} experts were sent no token and take no "

@@ -4,6 +4,11 @@ Incremental principal components by D. A. Ross et al., Incremental Learning for 
 Tracking, International Journal of Computer Vision 77, 2008, section 3: what is known of the chunks
 before is k directions with their lengths; they are decomposed again together with the next chunk,
 and with one row for the distance between the old mean and the new.
+
+PEFT's EVA takes the same step (`IncrementalPCA` in peft/utils/incremental_pca.py), and a test holds
+the directions against it. It is not used here, because it refuses a chunk with fewer vectors than
+directions, as a pass over short rows may be; works in float64 from the second chunk on, which not
+every device has; and divides 0 by 0 where all vectors are equal.
 """
 
 import numpy as np
@@ -85,8 +90,7 @@ def _leading(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor
     """Return the largest singular values and their right singular vectors, at most `count`.
 
     Where the matrix is large enough they are found in a random subspace (N. Halko et al., SIAM
-    Review 53, 2011, algorithm 4.4): on one core a full decomposition took 3 times as long for rows
-    of 256, 7 times for 1,024, 16 times for 4,096.
+    Review 53, 2011, algorithm 4.4), in time that grows with `count` and not with the shorter side.
     """
     size = _OVERSAMPLING * count
     if size > min(rows.shape):

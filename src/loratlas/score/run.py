@@ -1,7 +1,7 @@
 """How is a subject scored by a method, and which of the figures may leave?
 
 Whatever can be refused is refused before anything is computed. Of what comes out nothing is NaN or
-infinite, the cost stands beside it, and a note says where the scores are uninformative.
+infinite, the cost stands beside it, and where the scores are uninformative, so does the reason.
 """
 
 import math
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from loratlas.allocate.agreement import (
     NUM_NULLS,
-    UNINFORMATIVE,
     NullCheck,
     Repeatability,
     against_nulls,
+    note_of,
     repeatability,
 )
 from loratlas.allocate.table import ScoreTable, ScoringCost, SiteScore
@@ -51,7 +51,11 @@ def score(scorer: Scorer, subject: Subject, nulls: Sequence[Null] = ()) -> Score
     measured = _measure(scorer, subject)
     table = _table(scorer, subject, measured)
     held = [_held_against(null, scorer, subject, measured.found) for null in nulls]
-    return replace(table, notes=(*table.notes, *held))
+    return replace(
+        table,
+        uninformative=(*table.uninformative, *(each.reason for each in held if each.reason)),
+        notes=(*table.notes, *(each.note for each in held)),
+    )
 
 
 def require_scorable(scorer: Scorer, subject: Subject, nulls: Sequence[Null] = ()) -> None:
@@ -82,6 +86,13 @@ def require_comparable(scorer: Scorer, nulls: Sequence[Null]) -> None:
     for null in nulls:
         if (why := why_no_null(null, scorer)) is not None:
             raise RequestError(f"{scorer.name} cannot be held against the null {null}: {why}")
+
+
+class _Doubt(NamedTuple):
+    """What a person should know, and why the scores say nothing, if they do not."""
+
+    note: str
+    reason: str | None
 
 
 class _Measured(NamedTuple):
@@ -132,6 +143,7 @@ def _require_numbers(scorer: Scorer, subject: Subject, found: Found) -> None:
 def _table(scorer: Scorer, subject: Subject, measured: _Measured) -> ScoreTable:
     found = measured.found
     repeated = None if found.halves is None else repeatability(found.halves)
+    doubt = _doubt(found.values, repeated)
     return ScoreTable(
         method=scorer.name,
         unit=scorer.unit,
@@ -142,7 +154,8 @@ def _table(scorer: Scorer, subject: Subject, measured: _Measured) -> ScoreTable:
         cost=measured.cost,
         scores=tuple(_site_score(number, subject, found) for number in range(len(subject.sites))),
         agreement=None if repeated is None else repeated.tau,
-        notes=(*found.notes, *_doubts(found.values, repeated)),
+        uninformative=(doubt.reason,) if doubt and doubt.reason else (),
+        notes=(*found.notes, *([doubt.note] if doubt else [])),
         settings={
             "rows": len(subject.rows) if scorer.needs.rows else 0,
             "batch": subject.batch,
@@ -159,42 +172,45 @@ def _table(scorer: Scorer, subject: Subject, measured: _Measured) -> ScoreTable:
 def _site_score(number: int, subject: Subject, found: Found) -> SiteScore:
     stderr = None if found.stderr is None else float(found.stderr[number])
     curve = None if found.curves is None else found.curves[number]
+    counts = None if found.expert_tokens is None else found.expert_tokens[number]
     return SiteScore(
         path=subject.sites[number].path,
         value=float(found.values[number]),
         stderr=None if stderr is None or math.isnan(stderr) else stderr,
         curve=None if curve is None else tuple(curve.tolist()),
         num_tokens=None if found.num_tokens is None else int(found.num_tokens[number]),
+        expert_tokens=None if counts is None else tuple(counts),
         slices=None if found.slices is None else found.slices[number],
     )
 
 
-def _doubts(values: NDArray[np.float64], repeated: Repeatability | None) -> list[str]:
-    """Return why the scores say nothing, as far as they show it by themselves."""
+def _doubt(values: NDArray[np.float64], repeated: Repeatability | None) -> _Doubt | None:
+    """Return what is to be doubted of scores, as far as they show it by themselves."""
     if len(values) > 1 and np.ptp(values) == 0:
-        return [f"{UNINFORMATIVE}: every site has the same value"]
-    if repeated is None or len(values) == 1 or repeated.says is None:
-        return []
-    return [repeated.says]
+        reason = "every site has the same value"
+        return _Doubt(note_of(reason), reason)
+    if repeated is None or len(values) == 1 or repeated.note is None:
+        return None
+    return _Doubt(repeated.note, repeated.uninformative)
 
 
-def _held_against(null: Null, scorer: Scorer, subject: Subject, found: Found) -> str:
-    """Score draws of a null; return in a sentence how the scores stand beside them."""
+def _held_against(null: Null, scorer: Scorer, subject: Subject, found: Found) -> _Doubt:
+    """Score draws of a null; return how the scores stand beside them."""
     draws = [_measure(scorer, other) for other in null_subjects(null, subject, NUM_NULLS)]
     check = against_nulls(found.values, np.stack([draw.found.values for draw in draws]))
     seconds = math.fsum(draw.cost.seconds or 0.0 for draw in draws)
-    return f"{_verdict(null, check)} The check took {seconds:.1f} s."
+    differ = _difference(check)
+    reason = None if check.informative else f"{_NULLS[null]} give about the same: {differ}"
+    said = f"against {_NULLS[null]}: {differ}" if reason is None else note_of(reason)
+    return _Doubt(f"{said} The check took {seconds:.1f} s.", reason)
 
 
-def _verdict(null: Null, check: NullCheck) -> str:
-    differ = (
+def _difference(check: NullCheck) -> str:
+    return (
         f"the sites' values, relative to one another, differ by a factor of "
         f"{math.exp(check.distance):.2f} from the nearest of {NUM_NULLS} draws, and draws by up to "
         f"{math.exp(check.spread):.2f}{_taus(check)}."
     )
-    if check.informative:
-        return f"against {_NULLS[null]}: {differ}"
-    return f"{UNINFORMATIVE}: {_NULLS[null]} give about the same: {differ}"
 
 
 def _taus(check: NullCheck) -> str:

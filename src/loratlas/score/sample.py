@@ -23,7 +23,7 @@ class Sample:
     """The rows of a subject in which something is predicted, in order.
 
     Attributes:
-        rows: as the model reads them; of a masked model with the masks of a trial's first epoch.
+        rows: as the model reads them; see `as_read`.
         num_left_out: rows in which nothing is predicted.
     """
 
@@ -42,7 +42,7 @@ def sample_of(subject: Subject) -> Sample:
     Raises:
         TrialError: there are too few of them; `why_no_gradients` says so beforehand.
     """
-    rows = [_read(subject, index, row) for index, row in enumerate(subject.rows) if row.num_scored]
+    rows = [as_read(subject, number) for number, row in enumerate(subject.rows) if row.num_scored]
     if len(rows) < _FEWEST_ROWS:
         raise TrialError(_too_few(subject.rows))
     return Sample(rows=tuple(rows), num_left_out=len(subject.rows) - len(rows))
@@ -71,10 +71,16 @@ def holder_of(model: Any, site: Site) -> tuple[Any, str]:
     return model.get_submodule(path), name
 
 
-def _read(subject: Subject, index: int, row: TokenizedRow) -> TokenizedRow:
-    if subject.masking is None:
+def as_read(subject: Subject, number: int) -> TokenizedRow:
+    """Return a row as a model reads it: of a masked one as a trial does in its first epoch.
+
+    The trial has the subject's seed and reads all training rows.
+    """
+    row, masking = subject.rows[number], subject.masking
+    if masking is None:
         return row
-    return subject.masking.corrupt(row, masks(subject.seed, 0, index))
+    index = number if subject.indices is None else subject.indices[number]
+    return masking.corrupt(row, masks(subject.seed, 0, index))
 
 
 def _too_few(rows: Sequence[TokenizedRow]) -> str:

@@ -32,9 +32,12 @@ class Subject:
         lora: rank, alpha, scaling of the adapters that a method trains or imagines.
         training: how a method trains that trains.
         seed: of everything that a method draws.
-        batch: rows of one pass.
+        batch: rows of one pass. Methods that go backward take more of short rows; rows go one by
+            one where a map would mix them.
         max_rank: longest curve that is asked for.
         masking: how rows are masked, for a masked language model.
+        indices: of the rows among all training rows, which decide the masks that a trial gives
+            them; None where these are all of them.
     """
 
     base: Base
@@ -47,6 +50,7 @@ class Subject:
     batch: int = 4
     max_rank: int = 16
     masking: Masking | None = None
+    indices: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +82,8 @@ class Found:
         curves: marginal value of each rank, from the first on; None for a site without.
         halves: values from the first and from the second half of the rows, shape (2, sites).
         num_tokens: tokens that each value was taken from, shape (sites,).
+        expert_tokens: tokens that each expert of a site was sent; None where that is not known, and
+            for a site of one map.
         slices: values of the parts of a fused output, by part; None for a site of one part.
         num_forwards: rows that went forward.
         num_backwards: rows that went backward.
@@ -89,6 +95,7 @@ class Found:
     curves: Sequence[NDArray[np.float64] | None] | None = None
     halves: NDArray[np.float64] | None = None
     num_tokens: NDArray[np.int64] | None = None
+    expert_tokens: Sequence[Sequence[int] | None] | None = None
     slices: Sequence[dict[str, float] | None] | None = None
     num_forwards: int = 0
     num_backwards: int = 0

@@ -5,38 +5,37 @@ singular directions, and ‖Ḡ‖² is the sum of all squared singular values. 
 marginal value of rank k: it never grows with k, and ranks can be shared out by it. LoRA-GA
 (2407.05000) starts from the same decomposition.
 
-Ḡ itself is never formed, of any map. One pass over the rows sums up two products with random
-matrices, Y = ḠΩ and P = ΨḠ, and from an orthonormal basis Q of what Y reaches, (ΨQ)⁺P stands for
-QᵀḠ (J. Tropp, A. Yurtsever, M. Udell and V. Cevher, 1609.00048, algorithm 4). Ω has twice as many
-columns as the curve has ranks and 8 more, at least 32, and Ψ has twice as many rows as that. The
-spectrum is exact up to rounding where Ḡ has no more directions than Ω has columns, as in small maps
-and with few tokens; elsewhere what lies beyond them is mixed in. On a GPT-2 of 8
-million parameters and 32 rows the values at 16 ranks came out 3% too high in the mean and 14% at
-most, and ranked the sites as the true ones do (Kendall's τ 0.98).
+One pass over the rows sums up two products with random matrices, Y = ḠΩ and P = ΨḠ, and from an
+orthonormal basis Q of what Y reaches, (ΨQ)⁺P stands for QᵀḠ (J. Tropp, A. Yurtsever, M. Udell and
+V. Cevher, 1609.00048, algorithm 4). Ω has w columns: twice as many as the curve has ranks and 8
+more, at least 32; Ψ has 2w rows. The spectrum is exact up to rounding where Ḡ has no more than w
+directions, as with few tokens; elsewhere what lies beyond them is mixed in. Where the shorter side
+of a map is w or less, Ω is the identity and Y is Ḡ itself.
 
-Y is kept once and P for each of up to 4 groups of rows (`resampling`), in fp32: at 4096 by 4096 and
-16 ranks 6 MiB a site.
+Y is kept once and P for each of up to 4 groups of rows (`resampling`), in fp32, of all sites at the
+same time: 9·n·w numbers of an n by n map. At 4096 by 4096 and the 32 ranks that a study of rank 8
+asks for, w = 72, those are 10 MiB a site, where Ḡ has 64; below n = 9·w they are more than Ḡ itself
+would take. All sites together keep within `MOST_BYTES`: with fewer groups beyond that, or not at
+all.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from loratlas.allocate.table import Granularity
 from loratlas.anatomy.sites import Site
-from loratlas.score.backward import read_backward
 from loratlas.score.capture import Seen
-from loratlas.score.remarks import remarks
-from loratlas.score.resampling import MeanGradient, jackknife, wide
-from loratlas.score.sample import Sample, sample_of, why_no_gradients
-from loratlas.score.scorer import Found, Needs, Subject
+from loratlas.score.gradient_scorer import GradientScorer, Ledger
+from loratlas.score.resampling import Kept, MeanGradient, jackknife, wide
+from loratlas.score.sample import Sample
+from loratlas.score.scorer import Found, Subject
 from loratlas.score.slices import Slices
 from loratlas.train.randomness import initial_a
 
 _MORE, _FEWEST = 8, 32
-_GROUPS = 4
 # Directions of Y that are this much weaker than its strongest, squared, are rounding.
 _NOTHING = 1e-10
 Floats = NDArray[np.float64]
@@ -47,44 +46,78 @@ _NOISE = (
 )
 
 
-class GradientSpectrum:
-    """Squared singular values of the mean gradient."""
+class GradientSpectrum(GradientScorer):
+    """Squared singular values of the mean gradient; a value is the sum of its curve.
+
+    Standard errors are over rows, within the directions that all rows together have.
+    """
 
     name = "gradient_spectrum"
     title = "squared norm of the training loss gradient in its first singular directions"
     unit = "nats²/weight²"
-    higher_is_better = True
-    granularity: Granularity = "site"
-    needs = Needs(labels=True, gradients=True)
+    most_groups = 4
 
-    def why_not(self, subject: Subject) -> str | None:
-        """Return what has no gradient, or None."""
-        return why_no_gradients(subject)
+    def _ledger(self, subject: Subject, sample: Sample, slices: Slices) -> Ledger:
+        return _Sketches(subject, sample, slices, self._groups(subject, sample))
 
-    def measure(self, subject: Subject) -> Found:
-        """Score the sites; a value is the sum of its curve.
+    def _kept(self, subject: Subject) -> Kept:
+        """Return Y once, and P by group; Ω and Ψ are shared by sites of one shape."""
+        shapes = [_Shape.of(site, subject.max_rank) for site in subject.sites]
+        return Kept(
+            once=sum(each.maps * each.long * each.width for each in shapes),
+            by_group=sum(each.maps * 2 * each.width * each.short for each in shapes),
+        )
 
-        Standard errors are over rows, within the directions that all rows together have.
+    def _lower(self, subject: Subject) -> str:
+        return f"the number of ranks, {subject.max_rank}, which goes with the study's"
 
-        Raises:
-            TrialError: a loss or a gradient is no number, or fewer than two rows predict anything.
-        """
-        sample, slices = sample_of(subject), Slices(subject)
+
+class _Shape(NamedTuple):
+    """What a site's sketch is measured by.
+
+    Attributes:
+        maps: experts, or one map.
+        short: features on the shorter side of a map.
+        long: on the longer one.
+        width: columns of Ω.
+    """
+
+    maps: int
+    short: int
+    long: int
+    width: int
+
+    @classmethod
+    def of(cls, site: Site, max_rank: int) -> "_Shape":
+        short, long = sorted((site.d_in, site.d_out))
+        width = min(max(2 * max_rank + _MORE, _FEWEST), short)
+        return cls(site.num_experts or 1, short, long, width)
+
+
+class _Sketches:
+    """The sketches of all sites."""
+
+    def __init__(self, subject: Subject, sample: Sample, slices: Slices, groups: int) -> None:
         drawn = _Drawn(subject)
-        sketches = [_Sketch(site, subject, sample, drawn) for site in subject.sites]
-        reading = read_backward(subject, sample, lambda seen: sketches[seen.site].add(seen))
-        spectra = [sketch.spectrum() for sketch in sketches]
-        values = np.array([spectrum.curve.sum() for spectrum in spectra])
+        self._slices = slices
+        self._sketches = [_Sketch(site, subject, sample, drawn, groups) for site in subject.sites]
+
+    def add(self, seen: Seen) -> None:
+        """Add the gradients of some rows at one site."""
+        self._sketches[seen.site].add(seen)
+
+    def found(self) -> Found:
+        """Return the spectra."""
+        spectra = [sketch.spectrum() for sketch in self._sketches]
         return Found(
-            values=values,
+            values=np.array([spectrum.curve.sum() for spectrum in spectra]),
             stderr=np.array([spectrum.stderr for spectrum in spectra]),
             curves=[spectrum.curve for spectrum in spectra],
             halves=np.stack([spectrum.halves for spectrum in spectra], axis=1),
-            num_tokens=reading.num_tokens,
-            slices=[slices.of_outputs(site, each.by_output) for site, each in enumerate(spectra)],
-            num_forwards=len(sample.rows),
-            num_backwards=len(sample.rows),
-            notes=(*remarks(subject, sample, slices, reading, values), _NOISE),
+            slices=[
+                self._slices.of_outputs(site, each.by_output) for site, each in enumerate(spectra)
+            ],
+            notes=(_NOISE,),
         )
 
 
@@ -112,11 +145,11 @@ class _Sketch:
     has the shorter side.
     """
 
-    def __init__(self, site: Site, subject: Subject, sample: Sample, drawn: "_Drawn") -> None:
-        short, long = sorted((site.d_in, site.d_out))
+    def __init__(
+        self, site: Site, subject: Subject, sample: Sample, drawn: "_Drawn", groups: int
+    ) -> None:
+        maps, short, long, width = _Shape.of(site, subject.max_rank)
         device = subject.base.device
-        width = min(max(2 * subject.max_rank + _MORE, _FEWEST), short)
-        maps = site.num_experts or 1
         self._num_ranks = min(subject.max_rank, short)
         self._tall = site.d_out >= site.d_in
         self._omega = (
@@ -124,7 +157,7 @@ class _Sketch:
         )
         self._psi = drawn("Ψ", 2 * width, long)
         self._y = torch.zeros(maps, long, width, device=device)
-        self._p = MeanGradient(sample.num_scored, (maps, 2 * width, short), device, groups=_GROUPS)
+        self._p = MeanGradient(sample.num_scored, (maps, 2 * width, short), device, groups)
         self._num_scored = int(sample.num_scored.sum())
 
     def add(self, seen: Seen) -> None:
@@ -135,10 +168,12 @@ class _Sketch:
 
     def spectrum(self) -> _Spectrum:
         """Return what is known, once all rows were added."""
+        sums = self._p.groups()
         y = wide(self._y) / self._num_scored
         basis = _orthonormal(y)
-        inverse = _inverse(wide(self._psi) @ y @ basis)
-        groups = self._p.groups().mapped(lambda p: inverse @ p)
+        # Small, and so taken apart on the CPU, as other small matrices are.
+        inverse = torch.linalg.pinv((wide(self._psi) @ y @ basis).cpu()).to(y.device)
+        groups = sums.mapped(lambda p: inverse @ p)
         inside = groups.whole()
         energies, vectors = _largest(inside, self._num_ranks)
         if self._tall:
@@ -184,14 +219,6 @@ def _orthonormal(y: torch.Tensor) -> torch.Tensor:
     there = energies > _NOTHING * energies[:, -1:]
     scales = torch.where(there, energies, 1.0).rsqrt() * there
     found: torch.Tensor = (vectors * scales[:, None]).to(y.device)
-    return found
-
-
-def _inverse(tall: torch.Tensor) -> torch.Tensor:
-    """Return the pseudoinverse of matrices whose columns are well conditioned, or zero."""
-    gram = tall.mT @ tall
-    zero = gram.diagonal(dim1=-2, dim2=-1) == 0
-    found: torch.Tensor = torch.linalg.solve(gram + torch.diag_embed(zero.to(gram)), tall.mT)
     return found
 
 

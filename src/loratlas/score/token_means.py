@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loratlas.errors import TrialError
-from loratlas.score.inputs import halves
+from loratlas.score.resampling import halves
 
 Floats = NDArray[np.float64]
 

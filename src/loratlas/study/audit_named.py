@@ -1,5 +1,6 @@
 """Every definition of perplexity, for a model and rows that a person names."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from loratlas.errors import NotYetError
@@ -35,9 +36,18 @@ def read_named(
             f"{model}: the audit knows the variants of causal language models; this one is of "
             f"another task, {base.task}"
         )
-    rows = named_rows(named, base, root=Path.cwd())
+    rows = named_rows(_from_here(named), base, root=Path.cwd())
     setting = Setting(
         batch=batch, window=window if window is not None else max_positions(base.model)
     )
     readings = read(Seen(base.model, rows, setting, device=base.device))
     return readings, len(rows.rows), sum(row.num_scored for row in rows.rows)
+
+
+def _from_here(named: NamedRows) -> NamedRows:
+    """Name a local file by its whole path: on a command line it may lie anywhere."""
+    file = Path(named.data).absolute()
+    try:
+        return replace(named, data=str(file)) if file.is_file() else named
+    except OSError:  # no file can have such a name; whoever reads it says so
+        return named

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from loratlas.anatomy.read import read as read_anatomy
 from loratlas.anatomy.sites import Anatomy
-from loratlas.errors import NotYetError, RunFolderError, VerificationError
+from loratlas.errors import ModelError, NotYetError, RunFolderError, VerificationError
 from loratlas.measure.audit.rows import AuditRows
 from loratlas.measure.audit.seen import Seen, Setting
 from loratlas.measure.audit.variants import CORPUS, Reading, read
 from loratlas.placement.placement import Placement
 from loratlas.study.audit_data import rows_of_run
+from loratlas.study.inside import adapter_fault
 from loratlas.study.moving import placement_of
 from loratlas.study.progress import Listener
 from loratlas.study.records import BASE, PlacementRecord, TrialRecord
@@ -72,12 +73,14 @@ class Asked:
         batch: rows of a batch; None takes the study's own.
         window: longest stretch of the strided windows; None takes the model's positions.
         root: where the study file's relative paths start; None looks around the run folder.
+        trust_remote_code: whether code that comes with the model may run.
     """
 
     split: str = "test"
     batch: int | None = None
     window: int | None = None
     root: Path | None = None
+    trust_remote_code: bool = False
 
 
 class _Found(NamedTuple):
@@ -97,7 +100,7 @@ def audit_run(folder: Path, store: Store, asked: Asked, listener: Listener) -> R
     """
     found, left_out = _trials(folder, store)
     study = store.meta("study")
-    base = _base(store, study)
+    base = _base(store, study, asked)
     rows = _rows(folder, store, study, base, asked)
     auditor = _Auditor(store, base, rows, asked, _setting(study, asked, base))
     listener.begin("scoring", 1 + len({each.trial.digest for each in found}))
@@ -204,9 +207,7 @@ def _unusable(folder: Path, trial: TrialRecord, rate: float | None) -> str | Non
         return told if told.startswith(trial.status) else f"{trial.status}: {told}"
     if rate is None:
         return "no learning rate is chosen for its placement"
-    if trial.adapter is None or not (folder / trial.adapter / "adapter_config.json").is_file():
-        return f"its adapter is not in the run folder ({trial.adapter})"
-    return None
+    return adapter_fault(folder, trial.adapter)
 
 
 def _left_out(name: str, reason: str, trial: TrialRecord | None = None) -> LeftOut:
@@ -226,12 +227,12 @@ def _why(left_out: Sequence[LeftOut]) -> str:
     return f": {which}: {first.reason}{more}"
 
 
-def _base(store: Store, study: Mapping[str, Any]) -> Base:
+def _base(store: Store, study: Mapping[str, Any], asked: Asked) -> Base:
     """Load the base of a run, the same that its trials began from."""
     training = TrainingSpec(**study["training"])
     environment = store.meta("environment") or {}
     base = load_base(
-        ModelRef(**study["model"]),
+        _model(study, asked),
         dtype=training.dtype,
         base_dropout=training.base_dropout,
         device=pick_device(environment.get("device", "auto")),
@@ -248,6 +249,17 @@ def _base(store: Store, study: Mapping[str, Any]) -> Base:
             "made with"
         )
     return base
+
+
+def _model(study: Mapping[str, Any], asked: Asked) -> ModelRef:
+    """Return the model of a run; its study trusted it, but a run folder may be somebody else's."""
+    model = ModelRef(**study["model"])
+    if model.trust_remote_code and not asked.trust_remote_code:
+        raise ModelError(
+            f"{model.name}: the run's study lets code that comes with the model run; "
+            "--trust-remote-code lets it run here, too"
+        )
+    return model
 
 
 def _rows(folder: Path, store: Store, study: dict[str, Any], base: Base, asked: Asked) -> AuditRows:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from loratlas.allocate.agreement import repeatability
 from loratlas.allocate.table import ScoreTable, ScoringCost, SiteScore
@@ -65,7 +66,8 @@ def read_table(store: Store, trials: Trials, anatomy: Anatomy) -> ScoreTable:
         cost=found.cost(),
         scores=_site_scores(trials.groups, values, [_stderr(each[0]) for each in gains], anatomy),
         agreement=repeated.tau,
-        notes=(*found.notes, *([] if repeated.says is None else [repeated.says])),
+        uninformative=() if repeated.uninformative is None else (repeated.uninformative,),
+        notes=(*found.notes, *([] if repeated.note is None else [repeated.note])),
         settings={
             "by": options.by,
             "match": options.match,
@@ -159,9 +161,7 @@ def _losses(score: SplitScore) -> NDArray[np.float64]:
 
 def _stderr(values: NDArray[np.float64]) -> float | None:
     """Return the standard error of a mean over seeds, None of one seed."""
-    if len(values) < 2:
-        return None
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
+    return float(stats.sem(values)) if len(values) > 1 else None
 
 
 def _site_scores(
@@ -172,7 +172,7 @@ def _site_scores(
 ) -> tuple[SiteScore, ...]:
     """Return the value of its group for every site, in the order of the model."""
     found = {
-        site.path: SiteScore(path=site.path, value=value, stderr=stderr)
+        site.path: SiteScore(path=site.path, value=value, stderr=stderr, group=group.name)
         for group, value, stderr in zip(groups, values, errors, strict=True)
         for site in group.sites
     }

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
-from loratlas.errors import StudyError
 from loratlas.study.options import RunOptions
 from loratlas.study.planning import Rows, estimator_of, workload_of
 from loratlas.study.request import Request
-from loratlas.study.room import Room, bytes_per_token, free_bytes, room_for
+from loratlas.study.resolve import ResolvedPlacement, not_movable, refused
+from loratlas.study.room import BYTES_PER_PARAMETER, Room, bytes_per_token, free_bytes, room_for
 from loratlas.train.base import quiet
+from loratlas.train.packed.elastic import elastic_bytes
 from loratlas.train.packed.opening import PackedBase, open_base, why_not
 from loratlas.train.prefix import PrefixCache
 
@@ -59,18 +60,15 @@ def choose_engines(request: Request, options: RunOptions) -> Engines:
 def _require_movable(request: Request, reasons: Mapping[str, str | None]) -> None:
     """Refuse placements that move where only the reference engine could train them.
 
+    What is seen without trying `study.learning` has refused before.
+
     Raises:
         StudyError: a placement has a policy, and the packed engine does not serve it.
     """
     for resolved in request.placements:
         reason = reasons[resolved.digest]
         if resolved.moving is not None and reason is not None:
-            study = request.study
-            line = study.placements[resolved.name].line
-            raise StudyError(
-                f"{study.path}:{line}: placements.{resolved.name}: a placement that moves needs "
-                f"the packed engine, which does not serve it: {reason}"
-            )
+            raise refused(request.study, resolved.name, not_movable(reason))
 
 
 @contextmanager
@@ -104,9 +102,9 @@ def _room(request: Request, options: RunOptions) -> Room:
     placements = [resolved.placement for resolved in request.placements]
     workload = workload_of(study, Rows(train=rows, basis="", model=study.model), {})
     return room_for(
-        placements,
         rows,
         study.training,
+        bytes_per_trial=max(map(_adapter_bytes, request.placements)),
         free=free_bytes(base.device),
         free_host=free_bytes(torch.device("cpu")),
         device=base.device,
@@ -118,3 +116,11 @@ def _room(request: Request, options: RunOptions) -> Room:
         ),
         most=options.trials_per_pack,
     )
+
+
+def _adapter_bytes(resolved: ResolvedPlacement) -> int:
+    """Return what the adapters of a trial take, with their gradient and the optimiser's state."""
+    moving = resolved.moving
+    if moving is None:
+        return BYTES_PER_PARAMETER * resolved.placement.trainable_parameters
+    return elastic_bytes(moving.start, moving.capacity, moving.spec.form)

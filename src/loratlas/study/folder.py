@@ -6,15 +6,18 @@
       study.yaml        the study file as it was when the run began
       run.sqlite        trials, scores of every row, probes, placements
       run.log           tracebacks of failed trials
+  checkpoints/      the state of the trials that are under way; gone when the run is done
       adapters/NAME/    one folder a trial, in PEFT's format
 """
 
+import itertools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from loratlas.errors import RunFolderError, did_you_mean
+from loratlas.study.inside import refuse_links_out
 from loratlas.study.lock import LOCK_NAME
 from loratlas.study.spec import StudySpec
 from loratlas.study.store import FILE_NAME, NEW_NAME, Store
@@ -57,21 +60,30 @@ def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     Raises:
         RunFolderError: what the run was made from is not what is asked for now.
     """
-    if not (folder / FILE_NAME).is_file():
+    found = _changed(folder, identity)
+    if not found:
         return
-    store = Store(folder / FILE_NAME)
-    kept = store.meta(_IDENTITY)
-    store.close()
-    if kept is None or kept == identity:
-        return
-    found = _differences(kept, identity)
     # What a rule resolves to differs where the rule does; it is news only by itself.
     differences = [line for line in found if not line.startswith("resolved.")] or found
     shown = "; ".join(differences[:_MOST_SHOWN])
     more = f"; and {len(differences) - _MOST_SHOWN} more" if len(differences) > _MOST_SHOWN else ""
     raise RunFolderError(
-        f"{folder}: holds another study: {shown}{more}; give another folder with --out"
+        f"{folder}: holds another study: {shown}{more}; give another folder with --out, "
+        "or leave this one as it is and begin beside it with --new-version"
     )
+
+
+def version_for(folder: Path, identity: Mapping[str, Any]) -> Path:
+    """Return where a changed study begins: the first of FOLDER, FOLDER-v2, ... that it may use.
+
+    That is the one that holds its run already, or else the first that holds none.
+    """
+    for number in itertools.count(1):
+        version = folder if number == 1 else folder.with_name(f"{folder.name}-v{number}")
+        check_folder(version)
+        if not _changed(version, identity):
+            return version
+    raise AssertionError("numbers do not end")
 
 
 def make_folder(folder: Path) -> None:
@@ -108,7 +120,7 @@ def open_run(folder: Path) -> Store:
     """Return the store of a run that is there.
 
     Raises:
-        RunFolderError: there is none.
+        RunFolderError: there is none, or it holds links that lead out of it.
     """
     try:
         if folder.is_file():
@@ -117,6 +129,7 @@ def open_run(folder: Path) -> Store:
             raise RunFolderError(f"{folder}: no such run folder{_runs_nearby(folder)}")
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be looked at: {error.strerror}") from error
+    refuse_links_out(folder)
     return Store(folder / FILE_NAME)
 
 
@@ -127,6 +140,18 @@ def _runs_nearby(folder: Path) -> str:
     runs = sorted(path.name for path in parent.iterdir() if (path / FILE_NAME).is_file())
     near = did_you_mean(folder.name, runs)
     return f"{near}; in {parent} there is: {', '.join(runs)}" if runs else ""
+
+
+def _changed(folder: Path, identity: Mapping[str, Any]) -> list[str]:
+    """Return in words how the run in a folder, if there is one, differs from what is asked for."""
+    if not (folder / FILE_NAME).is_file():
+        return []
+    store = Store(folder / FILE_NAME)
+    try:
+        kept = store.meta(_IDENTITY)
+    finally:
+        store.close()
+    return [] if kept is None else _differences(kept, identity)
 
 
 def _differences(kept: Any, asked: Any, key: str = "") -> list[str]:

@@ -25,11 +25,20 @@ class HybridSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything that decides its ranks beside model and rows, as plain data."""
+        limits = self.constraints
+        said = {
+            "ranks": list(limits.ranks or ()),
+            "ties": [asdict(tie) for tie in limits.ties],
+            "caps": [asdict(cap) for cap in limits.caps],
+            "max_sites": limits.max_sites,
+        }
         return {
             "scoring": asdict(self.scoring),
-            "min_rank": self.constraints.min_rank,
-            "max_rank": self.constraints.max_rank,
+            "min_rank": limits.min_rank,
+            "max_rank": limits.max_rank,
             "solver": self.solver,
+            # What is not said leaves the digest of a study as it is.
+            **{key: value for key, value in said.items() if value},
         }
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from loratlas.allocate.allocation import Solver
-from loratlas.allocate.constraints import Constraints
+from loratlas.allocate.budget import Budget
+from loratlas.allocate.constraints import Cap, Constraints, Tie, require_no_limits, rule_of_roles
 from loratlas.dynamic.spec import PolicySpec
 from loratlas.errors import RequestError
 from loratlas.score.names import require_known
@@ -36,6 +37,20 @@ class HybridFields(Fields):
     """Lowest rank of a site; without it 0, which leaves a site out."""
     max_rank: values.Rank = _LEFT_OUT
     """Highest rank of a site; without it four times the rank under `lora`."""
+    ranks: Annotated[
+        list[values.RankOrZero],
+        Field(min_length=1, max_length=1000),
+        AfterValidator(values.distinct),
+    ] = _LEFT_OUT
+    """Ranks that a site may have, 0 among them if it may be left out: [0, 4, 8, 16]."""
+    ties: list[values.Text] = Field(default=[], max_length=100)
+    """Sites of one layer that share a rank, one entry for each tie: "q, k, v", or a rule."""
+    tie_layers: list[values.Text] = Field(default=[], max_length=100)
+    """Sites of all layers that share a rank, one entry for each tie: roles, or a rule."""
+    caps: dict[str, values.Count] = Field(default={}, max_length=100)
+    """Most adapter parameters of groups of sites, by their rules: {attention: 500000}."""
+    max_sites: values.Count = _LEFT_OUT
+    """Most sites with an adapter."""
     solver: Solver = "exact"
     """exact: the best division of the budget; greedy, or proportional to the scores."""
     seed: values.Seed = 0
@@ -54,8 +69,20 @@ class HybridFields(Fields):
                 seed=self.seed,
                 options=self.options,
             ),
-            constraints=Constraints(min_rank=self.min_rank, max_rank=self.max_rank),
+            constraints=self._constraints(),
             solver=self.solver,
+        )
+
+    def _constraints(self) -> Constraints:
+        alike = [Tie(rule=rule_of_roles(text)) for text in self.ties]
+        across = [Tie(rule=rule_of_roles(text), across_layers=True) for text in self.tie_layers]
+        return Constraints(
+            ranks=None if self.ranks is None else tuple(self.ranks),
+            min_rank=self.min_rank,
+            max_rank=self.max_rank,
+            ties=(*alike, *across),
+            caps=tuple(Cap(rule=rule, most=Budget(amount=n)) for rule, n in self.caps.items()),
+            max_sites=self.max_sites,
         )
 
     @model_validator(mode="after")
@@ -67,7 +94,12 @@ class HybridFields(Fields):
                 from loratlas.score.methods import scorer
 
                 scorer(self.scorer, self.options)
-            self.to_hybrid()
+            constraints = self.to_hybrid().constraints
+            rules = [tie.rule for tie in constraints.ties] + [cap.rule for cap in constraints.caps]
+            for rule in rules:
+                values.check_rule(rule)
+            if self.solver == "proportional":
+                require_no_limits(constraints)
         return self
 
 

@@ -17,18 +17,18 @@ from loratlas.allocate.table import ScoreTable
 from loratlas.dynamic.attention_entropy import attention_entropies, priors
 from loratlas.dynamic.options import EntropyOptions
 from loratlas.dynamic.spec import schedule_of
-from loratlas.errors import PlacementError, RequestError, StudyError
+from loratlas.errors import RequestError, StudyError
 from loratlas.placement.lints import lints
 from loratlas.placement.placement import Placement
 from loratlas.score.methods import scorer
 from loratlas.study.learned import HybridSpec, Learned
-from loratlas.study.moving import Moving
+from loratlas.study.moving import Moving, Reading
 from loratlas.study.progress import Listener
 from loratlas.study.request import Request
-from loratlas.study.resolve import ResolvedPlacement
+from loratlas.study.resolve import ResolvedPlacement, not_movable, refused
 from loratlas.study.scoring import score_by, subject_of
-from loratlas.study.spec import StudySpec
 from loratlas.study.store import Store
+from loratlas.train.packed.opening import refusal, why_not
 from loratlas.train.randomness import row_order
 from loratlas.train.reference import num_steps
 
@@ -38,19 +38,21 @@ _KEY = "learned"
 def require_learnable(request: Request) -> None:
     """Refuse what scores or a policy could not do with this model and these rows.
 
+    Whether the packed engine serves the base is only tried when trials begin; why it would not, as
+    far as that can be seen, is said here.
+
     Raises:
-        StudyError: a method cannot score the model, or a schedule is longer than the training.
+        StudyError: a method cannot score the model, a schedule is longer than the training, there
+            are too few rows, or the packed engine does not serve a placement that moves.
     """
-    study = request.study
-    steps = num_steps(study.training, len(request.data.train.rows))
     for resolved in request.placements:
         try:
             if resolved.hybrid is not None:
                 _require_scorable(request, resolved.hybrid)
-            if (moving := resolved.moving) is not None:
-                schedule_of(moving.spec, moving.start, moving.target, steps)
+            if resolved.moving is not None:
+                _require_movable(request, resolved.moving)
         except RequestError as error:
-            raise _in_file(study, resolved.name, error) from error
+            raise refused(request.study, resolved.name, error) from error
 
 
 def learn(request: Request, store: Store, listener: Listener) -> Request:
@@ -75,8 +77,8 @@ def learn(request: Request, store: Store, listener: Listener) -> Request:
             listener.say(f"{resolved.name}: {_said(resolved)}")
             try:
                 kept[resolved.name] = _learned(request, resolved)
-            except PlacementError as error:
-                raise _in_file(request.study, resolved.name, error) from error
+            except RequestError as error:
+                raise refused(request.study, resolved.name, error) from error
             store.set_meta(_KEY, kept)
         found.append(_with(request, resolved, kept[resolved.name]))
     return replace(request, placements=found)
@@ -116,6 +118,7 @@ def _allocated(request: Request, resolved: ResolvedPlacement, table: ScoreTable)
         lora=study.lora,
         constraints=hybrid.constraints,
         solver=hybrid.solver,
+        root=study.root,
     )
 
 
@@ -124,7 +127,7 @@ def _with(
 ) -> ResolvedPlacement:
     """Return a placement with what was learned of it."""
     if resolved.moving is not None:
-        return replace(resolved, moving=replace(resolved.moving, priors=kept["priors"]))
+        return replace(resolved, moving=replace(resolved.moving, reading=Reading(**kept)))
     scaling = request.study.lora.scaling
     placement = Placement.from_json(kept["allocation"], request.anatomy, scaling=scaling)
     dropout, root = request.study.lora.dropout, request.study.root
@@ -173,7 +176,16 @@ def _require_scorable(request: Request, hybrid: HybridSpec) -> None:
         raise StudyError(f"{options.method} cannot score this: {reason}")
 
 
-def _in_file(study: StudySpec, name: str, error: RequestError) -> StudyError:
-    """Put file, line and placement before what is wrong with it."""
-    line = study.placements[name].line
-    return StudyError(f"{study.path}:{line}: placements.{name}: {error}")
+def _require_movable(request: Request, moving: Moving) -> None:
+    num_rows = len(request.data.train.rows)
+    schedule_of(
+        moving.spec, moving.start, moving.target, num_steps(request.study.training, num_rows)
+    )
+    if moving.spec.num_rows > num_rows:
+        raise StudyError(
+            f"rows: {moving.spec.num_rows} rows are to be read, and there are {num_rows} training "
+            f"rows; allowed: 1 to {num_rows}"
+        )
+    reason = refusal(request.base) or why_not(request.base, moving.start)
+    if reason is not None:
+        raise StudyError(not_movable(reason))

@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from loratlas.errors import RunFolderError
+from loratlas.study.inside import refuse_links_out
 
 LOCK_NAME = "run.lock"
 
@@ -16,8 +17,9 @@ def only_controller(folder: Path) -> Iterator[None]:
     """Hold a run folder; the operating system lets go of it when the process ends.
 
     Raises:
-        RunFolderError: another process holds it.
+        RunFolderError: another process holds it, or it holds links that lead out of it.
     """
+    refuse_links_out(folder)  # the lock itself would be written through one
     lock = FileLock(folder / LOCK_NAME, timeout=0)
     try:
         lock.acquire()

@@ -7,7 +7,7 @@ costs no training: what is missing is taken when the study is run again.
 
 import logging
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,13 @@ from loratlas.measure.forgetting import PreparedForgetting, prepare_forgetting
 from loratlas.measure.measures import ForgettingMeasure, Measure, TaskMeasure
 from loratlas.measure.task_index import find_task
 from loratlas.placement.placement import Placement
+from loratlas.study.circumstances import never
+from loratlas.study.inside import adapter_fault
 from loratlas.study.moving import placement_of
 from loratlas.study.progress import Listener
 from loratlas.study.records import BASE, TrialRecord
 from loratlas.study.resolve import ResolvedPlacement
+from loratlas.study.safety import heed
 from loratlas.study.spec import StudySpec
 from loratlas.study.store import Store
 from loratlas.train.adapters import saved_adapters
@@ -43,6 +46,7 @@ class Measuring:
         store: where it is kept.
         folder: the run folder.
         listener: hears of it.
+        stop: whether a person asked for a stop; asked between measures.
     """
 
     measures: "Sequence[PreparedTask | PreparedForgetting]"
@@ -50,6 +54,7 @@ class Measuring:
     store: Store
     folder: Path
     listener: Listener
+    stop: Callable[[], bool] = never
 
     def of_base(self) -> None:
         """Measure the untuned base, before anything is trained.
@@ -111,10 +116,12 @@ class Measuring:
         """Take measures of one trial; return a line for each that failed."""
         failed = []
         for measure in measures:
+            heed(self.stop)
             try:
+                fault = adapter_fault(self.folder, trial.adapter)
+                if fault is not None:
+                    raise TrialError(fault)
                 adapter = self.folder / str(trial.adapter)
-                if not adapter.is_dir():
-                    raise TrialError(f"{adapter}: the saved adapter is gone")
                 with saved_adapters(self.base, adapter, placement) as model:
                     self._take(measure, trial.digest, model)
             except Exception as error:  # the others are taken all the same

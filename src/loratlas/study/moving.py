@@ -1,7 +1,7 @@
 """What is a placement that moves, before and after its trial?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from loratlas.anatomy.sites import digest_of
@@ -14,6 +14,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """What a policy is told of the base before any trial.
+
+    Attributes:
+        priors: what it weighs sites with, by path.
+        entropies: mean normalised entropy of attention, by stack and layer.
+        seconds: what the reading took.
+    """
+
+    priors: Mapping[str, float]
+    entropies: Mapping[str, float]
+    seconds: float
+
+
+_READ = tuple(field.name for field in fields(Reading))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Moving:
     """A placement that a policy moves while it is trained.
 
@@ -21,18 +39,18 @@ class Moving:
         spec: the policy.
         start: where a trial begins.
         target: most adapter parameters in the end.
-        priors: what the policy weighs sites with, by path; None until they are taken, and for a
-            policy that takes none.
+        reading: what was read of the base before any trial; None until it is, and for a policy that
+            needs nothing.
     """
 
     spec: PolicySpec
     start: Placement
     target: int
-    priors: Mapping[str, float] | None = None
+    reading: Reading | None = None
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides how it moves; priors follow from base and rows."""
+        """SHA-256 of all that decides how it moves; what is read follows from base and rows."""
         return digest_of(
             {"start": self.start.digest, "policy": self.spec.to_json(), "target": self.target}
         )
@@ -49,7 +67,7 @@ class Moving:
             placement=self.start,
             target_parameters=self.target,
             total_steps=total_steps,
-            priors=self.priors,
+            priors=None if self.reading is None else self.reading.priors,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -61,7 +79,7 @@ class Moving:
             "notes": list(self.spec.notes),
             "start_parameters": self.start.trainable_parameters,
             "target_parameters": self.target,
-            "priors": None if self.priors is None else dict(self.priors),
+            **(dict.fromkeys(_READ) if self.reading is None else asdict(self.reading)),
         }
 
 

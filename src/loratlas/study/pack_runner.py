@@ -23,6 +23,7 @@ from loratlas.study.packs import Pack
 from loratlas.study.records import TrialRecord
 from loratlas.study.trial_runner import Bench
 from loratlas.train.adapters import require_close_logits, saved_adapters
+from loratlas.train.checkpoint import Keeper
 from loratlas.train.gauge import Gauge
 from loratlas.train.outcome import Fit
 from loratlas.train.packed.elastic import ElasticSlot
@@ -69,6 +70,7 @@ def run_pack(
     trials: Sequence[PackedTrial],
     *,
     on_step: Callable[[int, int], None],
+    keeper: Keeper | None = None,
 ) -> list[tuple[TrialRecord, Scores]]:
     """Carry out the trials of a pack.
 
@@ -79,13 +81,14 @@ def run_pack(
         pack: the pack.
         trials: its trials, in its order.
         on_step: called after each optimiser step with (steps done, steps in all).
+        keeper: keeps the state of the training, and asks it to stop.
 
     Returns:
         record and scores of each trial, in order; one that is not done has no scores.
     """
     work = _PackWork(bench, packed, pack, trials)
     try:
-        work.carry_out(prefix, on_step)
+        work.carry_out(prefix, on_step, keeper)
     except Exception as error:  # failed trials are records, and the other packs go on
         log.error("pack %d failed:\n%s", pack.number, traceback.format_exc())
         for number in work.unfinished:
@@ -114,7 +117,9 @@ class _PackWork:
         """The trials that nothing is known of yet."""
         return [number for number, outcome in enumerate(self._outcomes) if outcome is None]
 
-    def carry_out(self, prefix: PrefixCache, on_step: Callable[[int, int], None]) -> None:
+    def carry_out(
+        self, prefix: PrefixCache, on_step: Callable[[int, int], None], keeper: Keeper | None
+    ) -> None:
         """Train all, then save, check and score those that are whole."""
         steps = num_steps(self._trials[0].spec.training, len(self._bench.train))
         self._policies = {
@@ -126,7 +131,7 @@ class _PackWork:
         gauge = Gauge(self._bench.base.device)
         began = time.perf_counter()
         with gauge.phase("train"):
-            fits = self._train(prefix, on_step)
+            fits = self._train(prefix, on_step, keeper)
         self._totals |= {"seconds": time.perf_counter() - began, "memory": gauge.phases}
         for number, fit in enumerate(fits):
             if isinstance(fit, DivergedError):
@@ -175,7 +180,7 @@ class _PackWork:
         )
 
     def _train(
-        self, prefix: PrefixCache, on_step: Callable[[int, int], None]
+        self, prefix: PrefixCache, on_step: Callable[[int, int], None], keeper: Keeper | None
     ) -> list[Fit | DivergedError]:
         bench, spec = self._bench, self._trials[0].spec
         passes = Passes(self._pack.tokens_per_pass or 1)
@@ -193,6 +198,7 @@ class _PackWork:
                     masking=bench.masking,
                     policies=self._policies,
                     on_step=on_step,
+                    keeper=keeper,
                 )
         finally:
             bench.base.model.eval()

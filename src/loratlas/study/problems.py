@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from loratlas.errors import NotYetError, StudyError
+from loratlas.printable import printable
 
 MAX_PROBLEMS = 20
 _MAX_SHOWN = 60
@@ -26,17 +27,12 @@ class Problem:
 
     def __str__(self) -> str:
         key = f"{self.key}: " if self.key else ""
-        return visible_line(f"{self.line}: {key}{self.text}")
-
-
-def visible_line(text: str) -> str:
-    """Return text as it may be printed: on one line, control characters escaped."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+        return printable(f"{self.line}: {key}{self.text}")
 
 
 def visible(text: str) -> str:
-    """Return text from a file as it may stand in a message: as `visible_line`, and not long."""
-    safe = visible_line(text)
+    """Return text from a file as it may stand in a message: printable, and not long."""
+    safe = printable(text)
     return safe if len(safe) <= _MAX_SHOWN else safe[: _MAX_SHOWN - 3] + "..."
 
 

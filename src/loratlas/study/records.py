@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from loratlas.redaction import redacted
+
 BASE = "base"
 """The name under which the untuned base's scores are kept."""
 
@@ -17,7 +19,8 @@ class PlacementRecord:
         name: its key in the study file.
         digest: of its sites, ranks and scales.
         rule: the rule in canonical text.
-        trainable_parameters: exact count.
+        trainable_parameters: of these adapters, exact. Of a placement that moves these are where it
+            begins; its budget is in `learned`, and what its trials end with in their records.
         matched_to: the count it was brought near to, None when it was not.
         families: adapter parameters by role family, such as ``{"attention": 2359296}``.
         adapters: path, rank and alpha of every site.
@@ -36,14 +39,21 @@ class PlacementRecord:
     learned: dict[str, Any] | None = None
 
     @property
+    def budget(self) -> int | None:
+        """Most adapter parameters that a placement that moves may end with; None of any other."""
+        budget: int | None = (self.learned or {}).get("target_parameters")
+        return budget
+
+    @property
     def selection_seconds(self) -> float | None:
-        """Seconds that scoring took before the placement was known; None for one that a rule says.
+        """Seconds that scores, or what a policy reads, took; None for one that takes neither.
 
         Whoever takes such a placement pays for it once, before its first trial.
         """
-        if self.learned is None or self.learned["kind"] != "hybrid":
-            return None
-        seconds: float | None = self.learned["scores"]["cost"]["seconds"]
+        learned = self.learned or {}
+        # Runs of earlier versions did not keep the seconds of a policy.
+        cost = learned["scores"]["cost"] if learned.get("kind") == "hybrid" else learned
+        seconds: float | None = cost.get("seconds")
         return seconds
 
 
@@ -58,7 +68,7 @@ class TrialRecord:
         seed: its seed.
         status: done, diverged (the loss stopped being a number) or failed.
         error: why it did not end, None when it did.
-        attempts: how often it was started to the end.
+        attempts: how often it was begun, those included that were killed.
         engine: which engine trained it.
         seconds: wall time of its training in this run, None for one that was trained in a pack;
             placements are compared by probes.
@@ -68,6 +78,8 @@ class TrialRecord:
         adapter_bytes: of the saved adapter on disk, weights and configuration.
         memory: bytes by phase (train, score) in the run's process, as `train.gauge` has them; empty
             for one that was trained in a pack.
+        micro_batch: rows of one pass where memory was too small for what the study asks for; the
+            rows of a step, and the loss over them, are as asked.
         pack: totals of its pack, None where it was trained alone: number, trials, seconds of
             training, memory by phase, tokens of the largest pass, and how often that was halved.
         trajectory: how its placement moved, as `train.outcome` has it; None where it stood still.
@@ -89,8 +101,19 @@ class TrialRecord:
     adapter_bytes: int | None = None
     memory: dict[str, dict[str, int | None]] = field(default_factory=dict)
     pack: dict[str, Any] | None = None
+    micro_batch: int | None = None
     trajectory: dict[str, Any] | None = None
     final: list[dict[str, Any]] | None = None
+
+    @property
+    def ended_parameters(self) -> int | None:
+        """Adapter parameters that its placement moved to; None where it stood still."""
+        return None if self.trajectory is None else int(self.trajectory["parameters"][-1])
+
+    def __post_init__(self) -> None:
+        # Whoever keeps, shows or sends an error has it without the secrets that a library put in.
+        if self.error is not None:
+            object.__setattr__(self, "error", redacted(self.error))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -62,7 +62,7 @@ class ResolvedPlacement:
 
     @property
     def trainable_parameters(self) -> int:
-        """Adapter parameters that it ends with, at most."""
+        """Adapter parameters; of one that moves its budget, the most that it may end with."""
         moving = self.moving
         return self.placement.trainable_parameters if moving is None else moving.target
 
@@ -115,7 +115,7 @@ def _learned(
             placement = initial_placement(spec.policy, candidates, target, study.lora)
             moving = Moving(spec=spec.policy, start=placement, target=target)
     except PlacementError as error:
-        raise StudyError(f"{study.path}:{spec.line}: placements.{spec.name}: {error}") from error
+        raise refused(study, spec.name, error) from error
     return ResolvedPlacement(
         name=spec.name,
         rule=rule,
@@ -150,6 +150,7 @@ def _require_room(candidates: Placement, target: int, hybrid: HybridSpec, study:
         lora=study.lora,
         constraints=hybrid.constraints,
         solver="greedy",
+        root=study.root,
     )
 
 
@@ -164,7 +165,24 @@ def _at_study_rank(study: StudySpec, anatomy: Anatomy, spec: PlacementSpec) -> P
             root=study.root,
         )
     except PlacementError as error:
-        raise StudyError(f"{study.path}:{spec.line}: placements.{spec.name}: {error}") from error
+        raise refused(study, spec.name, error) from error
+
+
+def refused(study: StudySpec, name: str, why: object) -> StudyError:
+    """Return the error that says, with file and line, what is wrong with a placement.
+
+    Args:
+        study: the study.
+        name: of the placement.
+        why: the reason; a file that it begins with is not said twice.
+    """
+    line, reason = study.placements[name].line, str(why).removeprefix(f"{study.path}: ")
+    return StudyError(f"{study.path}:{line}: placements.{name}: {reason}")
+
+
+def not_movable(reason: str) -> str:
+    """Return why a placement that moves is refused where the packed engine does not serve it."""
+    return f"a placement that moves needs the packed engine, which does not serve it: {reason}"
 
 
 def families(placement: Placement) -> dict[str, int]:

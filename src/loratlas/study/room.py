@@ -16,8 +16,8 @@ from loratlas.data.rows import TokenizedRow
 from loratlas.placement.placement import Placement
 from loratlas.train.trial import TrainingSpec
 
-# Values, gradient and the two moments of AdamW, each in fp32.
-_BYTES_PER_PARAMETER = 16
+BYTES_PER_PARAMETER = 16
+"""Of adapters that stand still: values, gradient and the two moments of AdamW, each in fp32."""
 # Shares of the memory that is free once the base is loaded.
 _FOR_ADAPTERS, _FOR_PASSES, _FOR_PREFIX = 0.2, 0.5, 0.15
 # Matrix products gain nothing from more rows than this: see benchmarks/results.
@@ -54,10 +54,10 @@ def free_bytes(device: torch.device) -> int:
 
 
 def room_for(
-    placements: Sequence[Placement],
     rows: Sequence[TokenizedRow],
     training: TrainingSpec,
     *,
+    bytes_per_trial: int,
     free: int,
     free_host: int,
     device: torch.device,
@@ -67,9 +67,9 @@ def room_for(
     """Return how much of a study trains together.
 
     Args:
-        placements: those of the study.
-        rows: its training rows.
+        rows: the training rows of the study.
         training: how they are trained.
+        bytes_per_trial: what the adapters of a trial take at most, with all that follows them.
         free: bytes that are free on the device once the base is loaded.
         free_host: bytes that are free in the machine's own memory, where the prefix is kept.
         device: where trials run.
@@ -78,8 +78,7 @@ def room_for(
     """
     mean = sum(row.num_read for row in rows) / len(rows)
     window = training.batch * training.accumulation
-    largest = max(placement.trainable_parameters for placement in placements)
-    by_memory = int(free * _FOR_ADAPTERS / (_BYTES_PER_PARAMETER * largest))
+    by_memory = int(free * _FOR_ADAPTERS / bytes_per_trial)
     by_tokens = max(_FEWEST_TRIALS, round(_TOKENS_PER_STEP[device.type] / (window * mean)))
     tokens = int(free * _FOR_PASSES / bytes_per_token)
     return Room(

@@ -6,24 +6,27 @@ Everything that can be wrong with the request is looked at before the run folder
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from loratlas.errors import RunFolderError, TrialError
+from loratlas.redaction import RedactedFormatter
+from loratlas.study.circumstances import Circumstances
 from loratlas.study.engines import choose_engines, prefix_for
 from loratlas.study.environment import environment
-from loratlas.study.folder import check_folder, check_identity, make_folder, open_folder
+from loratlas.study.folder import check_folder
+from loratlas.study.holding import held
 from loratlas.study.learning import learn, require_learnable
-from loratlas.study.lock import only_controller
 from loratlas.study.measuring import Measuring
 from loratlas.study.options import RunOptions
 from loratlas.study.progress import Listener
 from loratlas.study.records import BASE
 from loratlas.study.request import Request, make_request
 from loratlas.study.resolve import ResolvedPlacement
+from loratlas.study.safety import Safety, heed
 from loratlas.study.setting import keep_setting
 from loratlas.study.spec import StudySpec
 from loratlas.study.store import Store
@@ -43,12 +46,17 @@ from loratlas.train.probe import ProbeTask, probe
 from loratlas.train.reference import num_steps
 
 VALIDATION, TEST = "validation", "test"
+_ENVIRONMENT = "environment"
 _USUAL = RunOptions()
 
 
 def run_study(
-    study: StudySpec, folder: Path, listener: Listener, options: RunOptions = _USUAL
-) -> None:
+    study: StudySpec,
+    folder: Path,
+    listener: Listener,
+    options: RunOptions = _USUAL,
+    circumstances: Circumstances | None = None,
+) -> Path:
     """Carry out what is missing of a study in a run folder.
 
     Args:
@@ -56,28 +64,37 @@ def run_study(
         folder: the run folder.
         listener: hears of it.
         options: what a person says about the run, beside the study.
+        circumstances: who holds the folder, and who may ask for a stop; None: this process
+            holds it, and nobody asks.
+
+    Returns:
+        the run folder; another than was given where a new version began.
 
     Raises:
         RequestError: the study does not fit its model or data, or the folder holds
             another study; nothing was written.
         StoreError: the store cannot be written.
+        StopRequested: a stop was asked for; what is under way is kept.
     """
     require_installed(study.track, study.path)
     check_folder(folder)
     request = make_request(study, listener)
     require_learnable(request)
-    identity = request.identity
-    check_identity(folder, identity)
-    make_folder(folder)
-    with only_controller(folder), _logged_to(folder / "run.log"):
-        store = open_folder(folder, study, identity)
-        try:
-            request = learn(request, store, listener)
-            with Mirror(study, store, folder, listener) as mirror:
-                bench = _bench(request, folder)
-                _carry_out(_Work(request, store, bench, listener, mirror, options))
-        finally:
-            store.close()
+    around = circumstances or alone(study, folder, options)
+    with around.hold(request.identity) as (place, store), _logged_to(place / "run.log"):
+        bench = _bench(request, place)
+        _keep_environment(store, bench, listener)
+        request = learn(request, store, listener)
+        with Mirror(study, store, place, listener) as mirror:
+            _carry_out(_Work(request, store, bench, listener, mirror, options, around))
+    return place
+
+
+def alone(study: StudySpec, folder: Path, options: RunOptions = _USUAL) -> Circumstances:
+    """Return the circumstances of a run that this process carries out by itself."""
+    return Circumstances(
+        hold=lambda identity: held(folder, study, identity, new_version=options.new_version)
+    )
 
 
 class _Work(NamedTuple):
@@ -89,6 +106,7 @@ class _Work(NamedTuple):
     listener: Listener
     mirror: Mirror
     options: RunOptions
+    around: Circumstances
 
     @property
     def study(self) -> StudySpec:
@@ -107,6 +125,7 @@ class _Work(NamedTuple):
             store=self.store,
             folder=self.bench.folder,
             listener=self.listener,
+            stop=self.around.stop,
         )
 
     @property
@@ -127,7 +146,6 @@ def _bench(request: Request, folder: Path) -> Bench:
 
 
 def _carry_out(work: _Work) -> None:
-    _require_same_device(work)
     keep_setting(work.store, work.request, work.bench)
     _score_base(work)
     work.measuring.of_base()
@@ -136,6 +154,7 @@ def _carry_out(work: _Work) -> None:
     work.mirror.add(work.store.trials().values())
     engines = choose_engines(work.request, work.options)
     with prefix_for(work.request, engines.room, work.options, work.bench.folder) as prefix:
+        safety = Safety.of(work.bench.folder, work.options, work.around)
         training = Training(
             request=work.request,
             store=work.store,
@@ -144,8 +163,10 @@ def _carry_out(work: _Work) -> None:
             prefix=prefix,
             listener=work.listener,
             tell=lambda record: work.mirror.add([record]),
+            safety=safety,
         )
         chosen = _train(work, training)
+        safety.clear()
         for note in prefix.notes:
             work.listener.say(note)
     work.measuring.of_trials(work.placements, chosen)
@@ -172,25 +193,24 @@ def _train(work: _Work, training: Training) -> dict[str, float | None]:
     return chosen
 
 
-def _require_same_device(work: _Work) -> None:
-    """Refuse to go on with a run on another kind of device; say what else has changed.
+def _keep_environment(store: Store, bench: Bench, listener: Listener) -> None:
+    """Keep what a run goes on with; refuse another kind of device, say what else has changed.
 
     Raises:
         RunFolderError: its trials would not be comparable.
     """
-    began, now = work.store.meta("environment"), work.bench.environment
-    if began is None:
-        return
+    began, now = store.meta(_ENVIRONMENT) or bench.environment, bench.environment
     if began["device"] != now["device"]:
         raise RunFolderError(
-            f"{work.bench.folder}: its trials ran on {began['device']}, this is {now['device']}; "
+            f"{bench.folder}: its trials ran on {began['device']}, this is {now['device']}; "
             "set `device` in the study file, or give another folder with --out"
         )
     changed = [
         f"{key} was {began.get(key)}, now {now[key]}" for key in now if began.get(key) != now[key]
     ]
     if changed:
-        work.listener.say(f"since this run began, {'; '.join(changed)}: numbers may differ by it")
+        listener.say(f"since this run began, {'; '.join(changed)}: numbers may differ by it")
+    store.set_meta(_ENVIRONMENT, now)
 
 
 def _score_base(work: _Work) -> None:
@@ -206,11 +226,17 @@ def _score_base(work: _Work) -> None:
 
 def _probe_placements(work: _Work) -> None:
     known = work.store.probes()
-    missing = {p.digest: p for p in work.placements if p.digest not in known}
+    missing = {
+        placement.digest: placement
+        for placement in work.placements
+        # A probe trains a placement where it begins: of one that moves it would say nothing.
+        if placement.moving is None and placement.digest not in known
+    }
     if not missing:
         return
     work.listener.begin("probing each placement alone", len(missing))
     for digest, placement in missing.items():
+        heed(work.around.stop)
         task = ProbeTask(
             model=work.request.base.ref,
             device=work.bench.base.device.type,
@@ -226,6 +252,7 @@ def _probe_placements(work: _Work) -> None:
         try:
             work.store.set_probe(digest, probe(task))
         except TrialError as error:
+            heed(work.around.stop)  # Ctrl-C ends a probe's process, too
             work.listener.say(f"{placement.name}: the probe failed: {error}")
         work.listener.advance()
     work.listener.end()
@@ -253,12 +280,24 @@ def chosen_rates(
     return chosen
 
 
+class _LogFile(logging.FileHandler):
+    """A log that is left as it is where the disk is full: the run neither ends nor speaks of it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Let a line go that cannot be written."""
+
+    def close(self) -> None:
+        """Let go of the file, whole or not."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
     """Send what the package logs to a file while a run goes on."""
     package = logging.getLogger("loratlas")
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = _LogFile(path, encoding="utf-8", delay=True)
+    handler.setFormatter(RedactedFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     package.addHandler(handler)
     propagated, package.propagate = package.propagate, False
     try:

@@ -9,11 +9,18 @@ from loratlas.anatomy.sites import Anatomy
 from loratlas.score.methods import scorer, scorers
 from loratlas.score.nulls import Null
 from loratlas.score.run import require_comparable
-from loratlas.score.scorer import Subject
+from loratlas.score.scorer import Needs, Subject
 from loratlas.study.progress import Listener
 from loratlas.study.request import model_for, read_anatomy, read_data, require_fit
 from loratlas.study.scoring import candidates, choose_rows, score_by, subject_of
-from loratlas.study.scoring_options import BRUTE_FORCE, TITLES, UNIT, ScoringOptions
+from loratlas.study.scoring_options import (
+    BRUTE_FORCE,
+    FEW_ROWS,
+    TITLES,
+    TRIED,
+    UNIT,
+    ScoringOptions,
+)
 from loratlas.study.spec import StudySpec
 from loratlas.train.base import load_base, pick_device
 
@@ -76,7 +83,7 @@ def anatomy_of(study: StudySpec) -> Anatomy:
 
 
 def described_methods() -> list[dict[str, Any]]:
-    """Return every method with what it says and what it cannot do without, as plain data."""
+    """Return every method with what it says, needs and costs, as plain data."""
     found = [
         {
             "name": method.name,
@@ -85,6 +92,7 @@ def described_methods() -> list[dict[str, Any]]:
             "higher_is_better": method.higher_is_better,
             "granularity": method.granularity,
             "needs": [need for need, is_so in asdict(method.needs).items() if is_so],
+            "cost": _cost(method.needs),
         }
         for method in scorers()
     ]
@@ -93,5 +101,21 @@ def described_methods() -> list[dict[str, Any]]:
         "higher_is_better": True,
         "granularity": "group",
         "needs": ["rows", "labels", "gradients", "training"],
+        "cost": TRIED,
     }
     return [*found, *({"name": name, "title": TITLES[name], **tried} for name in BRUTE_FORCE)]
+
+
+def _cost(needs: Needs) -> str:
+    """Return what a method sends through the model where nothing is said of rows, in words.
+
+    A pass back through frozen weights takes about as long as one forward, and training on a row
+    is little more than both.
+    """
+    if needs.training:
+        return "a trial: every visit to a training row, forward and backward"
+    if not needs.rows:
+        return "nothing"
+    if needs.gradients:
+        return f"{FEW_ROWS} rows forward and backward: about as training on them"
+    return f"{FEW_ROWS} rows forward: about half of training on them"

@@ -10,7 +10,6 @@ from pathlib import Path
 from loratlas.allocate.table import ScoreTable
 from loratlas.anatomy.sites import Anatomy, Site
 from loratlas.data.batches import PreparedData
-from loratlas.data.rows import TokenizedRow
 from loratlas.errors import PlacementError, StudyError
 from loratlas.placement.placement import place
 from loratlas.score.methods import scorer
@@ -62,17 +61,19 @@ def subject_of(
                 "which is trained whole in every placement; leave it out"
             )
     rank = study.lora.rank
+    indices = choose_rows(study, data, scorer(options.method, options.options), options)
     return Subject(
         base=base,
         anatomy=anatomy,
         sites=sites,
-        rows=choose_rows(study, data, scorer(options.method, options.options), options),
+        rows=tuple(data.train.rows[index] for index in indices),
         lora=study.lora,
         training=study.training,
         seed=options.seed,
         batch=options.batch,
         max_rank=RANKS_BEYOND * rank if options.max_rank is None else options.max_rank,
         masking=data.masking,
+        indices=indices,
     )
 
 
@@ -97,22 +98,23 @@ def candidates(root: Path, anatomy: Anatomy, rule: str) -> tuple[Site, ...]:
 
 def choose_rows(
     study: StudySpec, data: PreparedData, method: Scorer, options: ScoringOptions
-) -> tuple[TokenizedRow, ...]:
-    """Return the training rows that are read: the first that a trial of this seed would see.
+) -> tuple[int, ...]:
+    """Return which training rows are read: the first that a trial of this seed would see.
+
+    Returns:
+        their indices, in the order of the trial.
 
     Raises:
         StudyError: there are not as many as are asked for.
     """
-    rows = data.train.rows
     if not method.needs.rows:
         return ()
-    count = options.rows
+    num_rows, count = len(data.train.rows), options.rows
     if count is None:
-        count = len(rows) if method.needs.training else min(FEW_ROWS, len(rows))
-    elif not 2 <= count <= len(rows):
+        count = num_rows if method.needs.training else min(FEW_ROWS, num_rows)
+    elif not 2 <= count <= num_rows:
         raise StudyError(
-            f"{study.path}: {count} rows are to be scored, and there are {len(rows)} training "
-            f"rows; allowed: 2 to {len(rows)}"
+            f"{study.path}: {count} rows are to be scored, and there are {num_rows} training "
+            f"rows; allowed: 2 to {num_rows}"
         )
-    order = row_order(options.seed, 0, len(rows))[:count]
-    return tuple(rows[index] for index in order.tolist())
+    return tuple(row_order(options.seed, 0, num_rows)[:count].tolist())

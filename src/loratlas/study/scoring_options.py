@@ -15,6 +15,8 @@ TITLES: dict[BruteForce, str] = {
 }
 UNIT = "nats per token of validation loss"
 """Of what brute force finds."""
+TRIED = "a trial for each group, rate and seed, and validation rows forward for each"
+"""What brute force costs."""
 
 FEW_ROWS = 32
 """Rows that a method reads where nothing is said; of the published methods GoRA's script reads 32

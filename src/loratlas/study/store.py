@@ -21,7 +21,8 @@ from sqlalchemy.orm import Session
 from loratlas.errors import RunFolderError, StoreError
 from loratlas.measure.answers import Answer, TaskScore
 from loratlas.measure.scores import SplitScore
-from loratlas.study import measured, tables
+from loratlas.study import claims, measured, tables
+from loratlas.study.claims import Claim
 from loratlas.study.records import BASE, MeasurementRecord, PlacementRecord, TrialRecord
 from loratlas.train.outcome import Probe
 
@@ -93,6 +94,22 @@ class Store:
             found = session.scalars(select(tables.Placement).order_by(tables.Placement.position))
             return [PlacementRecord(**row.content) for row in found]
 
+    def claim(self, trials: Iterable[str], owner: str) -> Claim:
+        """Note that somebody begins trials, each as an attempt of its own number.
+
+        Whoever claimed them before cannot store what came out of them any more.
+        """
+        with self._session() as session:
+            kept = claims.kept(session)
+            claim = claims.next_claim(kept, trials, owner)
+            claims.keep(session, kept | claims.entries(claim))
+            return claim
+
+    def under_way(self, owner: str) -> list[str]:
+        """Return the trials that an owner has begun and nobody has ended."""
+        with self._session() as session:
+            return claims.under_way(claims.kept(session), owner)
+
     def add_trial(
         self, record: TrialRecord, spec: Mapping[str, Any], scores: Mapping[str, SplitScore]
     ) -> None:
@@ -102,9 +119,18 @@ class Store:
     def add_trials(
         self,
         finished: Iterable[tuple[TrialRecord, Mapping[str, Any], Mapping[str, SplitScore]]],
+        claim: Claim | None = None,
     ) -> None:
-        """Keep trials that finished together, with their specifications and scores, or none."""
+        """Keep trials that finished together, with their specifications and scores, or none.
+
+        Raises:
+            StaleClaimError: somebody else has begun them since they were claimed.
+        """
         with self._session() as session:
+            if claim is not None:
+                kept = claims.kept(session)
+                claims.require_current(kept, claim)
+                claims.keep(session, kept | claims.ended(claim))
             for record, spec, scores in finished:
                 self._forget(session, record.digest)
                 session.add(

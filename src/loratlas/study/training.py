@@ -8,9 +8,11 @@ from loratlas.study.packs import Pack, packs_of
 from loratlas.study.progress import Listener
 from loratlas.study.records import TrialRecord
 from loratlas.study.request import Request
+from loratlas.study.safety import Safety, heed
 from loratlas.study.store import Store
 from loratlas.study.trial_runner import Bench, run_trial
 from loratlas.study.trials import Cell, adapter_name, trial_spec
+from loratlas.train.checkpoint import Keeper
 from loratlas.train.packed.fit import ENGINE as PACKED
 from loratlas.train.prefix import PrefixCache
 from loratlas.train.reference import num_steps
@@ -28,6 +30,7 @@ class Training:
         prefix: keeps hidden states of the frozen base.
         listener: hears of it.
         tell: called with each new record.
+        safety: keeps what is under way.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Training:
         prefix: PrefixCache,
         listener: Listener,
         tell: Callable[[TrialRecord], None],
+        safety: Safety,
     ) -> None:
         self._request = request
         self._store = store
@@ -48,6 +52,7 @@ class Training:
         self._prefix = prefix
         self._listener = listener
         self._tell = tell
+        self._safety = safety
         self._explained: set[str] = set()
 
     def digests(self, cells: Sequence[Cell]) -> list[str]:
@@ -71,7 +76,8 @@ class Training:
         self._listener.advance((len(specs) - sum(len(trials) for _, trials in missing)) * steps)
         self._explain(missing, specs)
         for pack, trials in missing:
-            self._run_pack(pack, specs, trials, known)
+            heed(self._safety.stop)
+            self._run_pack(pack, specs, trials)
 
     def _explain(
         self,
@@ -103,15 +109,24 @@ class Training:
         pack: Pack,
         specs: Mapping[str, tuple[Cell, TrialSpec]],
         missing: Sequence[str],
-        known: Mapping[str, TrialRecord],
     ) -> None:
-        trials = [_trial(*specs[digest], known.get(digest)) for digest in missing]
-        found = self._carried_out(pack, trials)
+        given_up = self._safety.why_given_up(missing)
+        claim = self._store.claim(missing, self._safety.owner)
+        trials = [_trial(*specs[digest], claim.attempts[digest]) for digest in missing]
+        keeper = self._keeper(pack, trials)
+        if given_up is None:
+            found = self._carried_out(pack, trials, keeper)
+        else:
+            found = [(self._failed(pack, trial, given_up), {}) for trial in trials]
         # Together or not at all: a pack that is repeated after a kill is repeated as it was.
         self._store.add_trials(
-            (record, trial.spec.to_json(), scores)
-            for (record, scores), trial in zip(found, trials, strict=True)
+            [
+                (record, trial.spec.to_json(), scores)
+                for (record, scores), trial in zip(found, trials, strict=True)
+            ],
+            claim,
         )
+        keeper.checkpoints.clear()
         for record, _ in found:
             self._tell(record)
             if record.status != "done":
@@ -119,8 +134,28 @@ class Training:
                 label = f"{cell.placement.name}, rate {cell.learning_rate:g}, seed {cell.seed}"
                 self._listener.say(f"{label}: {record.error}")
 
+    def _keeper(self, pack: Pack, trials: Sequence[PackedTrial]) -> Keeper:
+        return self._safety.keeper(
+            pack.number,
+            [trial.spec.digest for trial in trials],
+            {"engine": pack.engine, "environment": self._bench.environment},
+        )
+
+    def _failed(self, pack: Pack, trial: PackedTrial, error: str) -> TrialRecord:
+        return TrialRecord(
+            digest=trial.spec.digest,
+            placement_digest=trial.spec.placement_digest,
+            learning_rate=trial.spec.learning_rate,
+            seed=trial.spec.seed,
+            status="failed",
+            error=error,
+            engine=pack.engine,
+            attempts=trial.attempts,
+            environment=self._bench.environment,
+        )
+
     def _carried_out(
-        self, pack: Pack, trials: Sequence[PackedTrial]
+        self, pack: Pack, trials: Sequence[PackedTrial], keeper: Keeper
     ) -> list[tuple[TrialRecord, Scores]]:
         """Train by the pack's engine; return what came out of each trial."""
         if pack.engine == PACKED:
@@ -131,8 +166,10 @@ class Training:
                 self._prefix,
                 pack,
                 trials,
-                on_step=lambda *_: self._listener.advance(len(trials)),
+                on_step=_advancing(self._listener, len(trials)),
+                keeper=keeper,
             )
+        (trial,) = trials
         return [
             run_trial(
                 self._bench,
@@ -140,21 +177,33 @@ class Training:
                 trial.placement,
                 adapter=trial.adapter,
                 attempts=trial.attempts,
-                on_step=lambda *_: self._listener.advance(),
+                on_step=_advancing(self._listener, 1),
+                keeper=keeper,
             )
-            for trial in trials
         ]
+
+
+def _advancing(listener: Listener, num_trials: int) -> Callable[[int, int], None]:
+    """Return what tells of the steps of some trials; one that goes on begins beyond the first."""
+    told = 0
+
+    def on_step(done: int, _total: int) -> None:
+        nonlocal told
+        listener.advance((done - told) * num_trials)
+        told = done
+
+    return on_step
 
 
 def _is_missing(record: TrialRecord | None) -> bool:
     return record is None or record.status == "failed"
 
 
-def _trial(cell: Cell, spec: TrialSpec, earlier: TrialRecord | None) -> PackedTrial:
+def _trial(cell: Cell, spec: TrialSpec, attempt: int) -> PackedTrial:
     return PackedTrial(
         spec=spec,
         placement=cell.placement.placement,
         moving=cell.placement.moving,
         adapter=f"adapters/{adapter_name(cell, spec)}",
-        attempts=1 if earlier is None else earlier.attempts + 1,
+        attempts=attempt,
     )

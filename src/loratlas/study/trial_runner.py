@@ -23,6 +23,7 @@ from loratlas.train.adapters import (
     saved_adapters,
 )
 from loratlas.train.base import Base
+from loratlas.train.checkpoint import Keeper
 from loratlas.train.gauge import Gauge
 from loratlas.train.outcome import Fit
 from loratlas.train.packed.batch import Whole
@@ -111,6 +112,7 @@ def run_trial(
     adapter: str,
     attempts: int,
     on_step: Callable[[int, int], None],
+    keeper: Keeper | None = None,
 ) -> tuple[TrialRecord, dict[str, SplitScore]]:
     """Carry out one trial.
 
@@ -121,6 +123,7 @@ def run_trial(
         adapter: folder for its adapter, relative to the run folder.
         attempts: how often it was started, this time included.
         on_step: called after each optimiser step with (steps done, steps in all).
+        keeper: keeps the state of the training, and asks it to stop.
 
     Returns:
         its record and, when it is done, its scores by split. A trial that diverges or fails
@@ -131,7 +134,7 @@ def run_trial(
     gauge = Gauge(bench.base.device)
     folder = bench.folder / adapter
     try:
-        run, scores = _train_and_score(bench, spec, placement, folder, on_step, gauge)
+        run, scores = _train_and_score(bench, spec, placement, folder, on_step, gauge, keeper)
         outcome = {
             "status": "done",
             "seconds": math.fsum(run.step_seconds),
@@ -139,6 +142,7 @@ def run_trial(
             "adapter": adapter,
             "adapter_bytes": sum(file.stat().st_size for file in folder.iterdir()),
             "memory": gauge.phases,
+            "micro_batch": run.micro_batch,
         }
     except DivergedError as error:
         outcome = {"status": "diverged", "error": str(error)}
@@ -165,6 +169,7 @@ def _train_and_score(
     folder: Path,
     on_step: Callable[[int, int], None],
     gauge: Gauge,
+    keeper: Keeper | None,
 ) -> tuple[Fit, dict[str, SplitScore]]:
     base = bench.base
     with new_adapters(base, placement, seed=spec.seed, dropout=spec.lora_dropout) as model:
@@ -178,6 +183,7 @@ def _train_and_score(
                 seed=spec.seed,
                 masking=bench.masking,
                 on_step=on_step,
+                keeper=keeper,
             )
         trained = bench.logits(model)
         if not torch.isfinite(trained).all():

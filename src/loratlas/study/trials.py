@@ -1,6 +1,7 @@
 """Which trials a study asks for, and which learning rate its validation rows choose."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -11,6 +12,7 @@ from loratlas.study.spec import StudySpec
 from loratlas.train.trial import TrialSpec
 
 _LONGEST = 160
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +129,6 @@ def adapter_name(cell: Cell, spec: TrialSpec) -> str:
 
 
 def _safe(name: str) -> str:
-    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
-    # A file name has 255 bytes, and a letter up to four of them.
-    return safe.encode()[:_LONGEST].decode(errors="ignore")
+    """Return a name as it may stand in a file's: ASCII letters, digits, and ``._-`` in between."""
+    safe = _UNSAFE.sub("_", name)[:_LONGEST]
+    return safe if safe[0].isalnum() else f"placement{safe}"

@@ -21,6 +21,7 @@ from loratlas.placement.peft_config import adapter_config, to_peft
 from loratlas.placement.placement import Placement
 from loratlas.train import randomness
 from loratlas.train.base import Base, quiet
+from loratlas.train.durable import sync, sync_folder
 from loratlas.train.head import initialise_head
 from loratlas.train.verify import ADAPTER_NAME, verify, wrapped_layers
 
@@ -130,8 +131,10 @@ def write_adapters(
     config = adapter_config(placement, dropout=dropout, base_model=base_name, revision=revision)
     config |= {"modules_to_save": None if whole is None else list(whole)}
     (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    sync_folder(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+    sync(folder.parent)
 
 
 def require_equal_logits(in_memory: torch.Tensor, reloaded: torch.Tensor) -> None:

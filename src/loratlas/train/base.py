@@ -132,6 +132,7 @@ def load_base(
             output_loading_info=True,
         )
     model, found = loaded
+    _require_bare(ref, model)
     head = head_of(model, found["missing_keys"]) if task == "classification" else ()
     _require_whole(ref, found, head)
     initialise_head(model, head, seed=_HEAD_SEED)
@@ -246,6 +247,15 @@ def _require_one_way(ref: ModelRef, config: Any, task: Task) -> None:
         raise ModelError(
             f"{ref.name}: {config.architectures[0]} predicts next tokens, but its configuration "
             "lets it attend in both directions (is_decoder is not set)"
+        )
+
+
+def _require_bare(ref: ModelRef, model: Any) -> None:
+    """Refuse a base that transformers has put adapters into, because some lay beside it."""
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"{ref.name}: adapters lie beside the model, and transformers loads them with it; "
+            "give a base without them"
         )
 
 

@@ -1,6 +1,6 @@
 """What a training run and a probe report: plain data, no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -26,14 +26,7 @@ class Trajectory:
 
     def to_json(self) -> dict[str, Any]:
         """Return the trajectory as plain data."""
-        return {
-            "policy": self.policy,
-            "steps": list(self.steps),
-            "ranks": {path: list(ranks) for path, ranks in self.ranks.items()},
-            "parameters": list(self.parameters),
-            "budgets": list(self.budgets),
-            "decisions": [dict(decision) for decision in self.decisions],
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +37,14 @@ class Fit:
         losses: training loss of every optimiser step, nats per scored token.
         step_seconds: wall time of every optimiser step.
         trajectory: how its placement moved; None for one that stood still.
+        micro_batch: rows of a micro-batch where memory did not suffice for as many as asked, the
+            rows of a step being the same; None where it did.
     """
 
     losses: tuple[float, ...]
     step_seconds: tuple[float, ...]
     trajectory: Trajectory | None = None
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

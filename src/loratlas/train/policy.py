@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 
 from loratlas.anatomy.sites import Site
+from loratlas.train.state import State
 
 Form = Literal["product", "svd"]
 """How ΔW is made: of B·A, or of P·diag(λ)·Q with Q in the place of A and P in that of B."""
@@ -35,6 +36,8 @@ class LiveSite:
         grad_b: as `b`.
         gate: λ, shape (columns,); None in the product form.
         grad_gate: gradient of `gate`, of silent columns, too; None in the product form.
+        reached: whether the loss has a gradient here, a truth value without shape; None where the
+            gradients are the loss's and nothing was added to them.
     """
 
     site: Site
@@ -47,6 +50,7 @@ class LiveSite:
     grad_b: torch.Tensor
     gate: torch.Tensor | None = None
     grad_gate: torch.Tensor | None = None
+    reached: torch.Tensor | None = None
 
     @property
     def num_parameters(self) -> int:
@@ -104,3 +108,9 @@ class Policy(Protocol):
 
     def decide(self, step: int, sites: Mapping[str, LiveSite]) -> Sequence[Change]:
         """Return what changes after an optimiser step, counted from 1; mostly nothing."""
+
+    def state(self) -> State:
+        """Return what it has learned so far; together with what it was built from, all it knows."""
+
+    def restore(self, state: State) -> None:
+        """Know what the policy knew whose state it is, which was built from the same."""

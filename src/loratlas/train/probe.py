@@ -6,8 +6,10 @@ bare base's forward pass is timed on the same rows, so that what adapters add ca
 """
 
 import multiprocessing
+import os
 import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -115,9 +117,17 @@ def _result(future: Future[Probe], others: Sequence[BaseProcess]) -> Probe:
 
 
 def _end_quietly() -> None:
-    """Let Ctrl-C end a probe's process at once and without a word."""
+    """Let Ctrl-C end a probe's process at once and without a word, and its parent's end, too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a probe has a process of its own"
+    parent.join()
+    os._exit(1)
 
 
 def measure(task: ProbeTask) -> Probe:
@@ -179,7 +189,12 @@ def _train(task: ProbeTask, base: Base, model: Any, longest: Sequence[TokenizedR
 
     def train(rows: Sequence[TokenizedRow], steps: int) -> Fit:
         training = replace(task.training, steps=steps, scheduler="constant")
-        return fit(base, model, rows, training, learning_rate=1e-4, seed=0, masking=task.masking)
+        run = fit(base, model, rows, training, learning_rate=1e-4, seed=0, masking=task.masking)
+        if run.micro_batch is not None:  # figures of another trial than the one that was asked for
+            raise MemoryError(
+                f"micro-batches of {training.batch} rows do not fit; of {run.micro_batch} they do"
+            )
+        return run
 
     timed = train(task.rows, WARMUP_STEPS + TIMED_STEPS).step_seconds[WARMUP_STEPS:]
     train(longest, 1)

@@ -4,30 +4,43 @@ It is what a person would have written for one fine-tune, and what every other e
 held against.
 """
 
+import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Sampler
-from transformers import (
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loratlas.data.masked import Masking
 from loratlas.data.rows import IGNORED, TokenizedRow
 from loratlas.errors import TrialError
 from loratlas.train.base import Base, quiet
+from loratlas.train.checkpoint import Keeper
+from loratlas.train.memory import give_back, is_out_of_memory, micro_batches
 from loratlas.train.outcome import Fit
-from loratlas.train.randomness import dropout_seed, masks, row_order
+from loratlas.train.randomness import dropout_seed
+from loratlas.train.reference_resume import (
+    Course,
+    Kept,
+    newest,
+    put_back,
+    read_tensors,
+    trained_tensors,
+)
+from loratlas.train.reference_trainer import (
+    ReferenceTrainer,
+    RowOrder,
+    Visits,
+    training_arguments,
+)
 from loratlas.train.trial import TrainingSpec
+
+log = logging.getLogger(__name__)
 
 ENGINE = "reference"
 
@@ -50,8 +63,8 @@ def num_steps(training: TrainingSpec, num_rows: int) -> int:
 
 def steps_per_epoch(training: TrainingSpec, num_rows: int) -> int:
     """Return the optimiser steps of one pass; the last window may be short."""
-    micro_batches = math.ceil(num_rows / training.batch)
-    return math.ceil(micro_batches / training.accumulation)
+    num_micro_batches = math.ceil(num_rows / training.batch)
+    return math.ceil(num_micro_batches / training.accumulation)
 
 
 def warmup_steps(training: TrainingSpec, total: int) -> int:
@@ -70,12 +83,16 @@ def fit(
     seed: int,
     masking: Masking | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    keeper: Keeper | None = None,
 ) -> Fit:
     """Train the adapters of a model in place.
 
     The loss of an optimiser step is Σ nll / Σ scored predictions over its whole window, in
     every task. A causal model computes it itself, as in anybody's use of Trainer; the other
     classes of transformers average each micro-batch, so theirs is computed here.
+
+    Out of memory, the trial begins again with smaller micro-batches and the same windows, as if
+    it had been asked for with them: what comes out does not depend on the step that failed.
 
     Args:
         base: the base that carries the adapters.
@@ -85,28 +102,113 @@ def fit(
         learning_rate: the peak rate.
         seed: of row order, masks and dropout.
         masking: how rows are masked at each visit, for a masked language model.
-        on_step: called after each optimiser step with (steps done, steps in all).
+        on_step: called with (steps done, steps in all): after each optimiser step, once where an
+            earlier training goes on, and with 0 where one begins again.
+        keeper: keeps the state on the way, and holds the state to go on from.
 
     Raises:
         DivergedError: the training loss is not finite.
+        StopRequested: the keeper was told to stop.
     """
-    total = num_steps(training, len(rows))
-    watch = _Watch(total, on_step)
-    with tempfile.TemporaryDirectory(prefix="loratlas-") as folder, quiet():
-        arguments = _arguments(training, folder, total, learning_rate, seed, base.device)
-        trainer = _OrderedTrainer(
-            model=peft_model,
-            args=arguments,
-            train_dataset=_Visits(rows, masking, seed),
-            data_collator=base.collator,
-            compute_loss_func=None if base.task == "causal" else window_loss,
-            callbacks=[watch],
-            order=RowOrder(seed, len(rows)),
+    trial = _Trial(
+        base=base,
+        model=peft_model,
+        rows=rows,
+        num_steps=num_steps(training, len(rows)),
+        learning_rate=learning_rate,
+        seed=seed,
+        masking=masking,
+        tell=on_step or (lambda *_: None),
+        keeper=keeper,
+    )
+    beginning = trained_tensors(peft_model)
+    kept = newest(keeper)
+    sizes = micro_batches(training, len(rows))
+    if kept is not None:
+        sizes = [each for each in sizes if each.batch <= kept.course.micro_batch]
+    while True:
+        try:
+            course = trial.train(sizes[0], kept)
+        except Exception as error:
+            if not (is_out_of_memory(error) and len(sizes) > 1):
+                raise
+        else:
+            return _fit(course, training)
+        # Here, behind the handler, nothing holds the frames of the failed step and their tensors.
+        sizes, kept = sizes[1:], None
+        trial.begin_again(sizes[0], beginning)
+
+
+def _fit(course: Course, asked: TrainingSpec) -> Fit:
+    return Fit(
+        losses=tuple(course.losses),
+        step_seconds=tuple(course.seconds),
+        micro_batch=None if course.micro_batch == asked.batch else course.micro_batch,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Trial:
+    """What stays the same however large the micro-batches are; names as in `fit`."""
+
+    base: Base
+    model: Any
+    rows: Sequence[TokenizedRow]
+    num_steps: int
+    learning_rate: float
+    seed: int
+    masking: Masking | None
+    tell: Callable[[int, int], None]
+    keeper: Keeper | None
+
+    def train(self, training: TrainingSpec, kept: Kept | None) -> Course:
+        """Train to the end, from a checkpoint or from the beginning."""
+        course = Course(micro_batch=training.batch) if kept is None else kept.course
+        if kept is not None:
+            self.tell(kept.step, self.num_steps)
+            if kept.step == self.num_steps:  # Trainer would add a step where the epoch has one left
+                put_back(self.model, read_tensors(kept.folder))
+                return course
+        with tempfile.TemporaryDirectory(prefix="loratlas-") as folder, quiet():
+            trainer = self._trainer(training, course, folder)
+            torch.manual_seed(dropout_seed(self.seed) % 2**63)
+            trainer.train(resume_from_checkpoint=None if kept is None else str(kept.folder))
+        return course
+
+    def begin_again(self, training: TrainingSpec, beginning: dict[str, torch.Tensor]) -> None:
+        """Undo all that was done with larger micro-batches."""
+        give_back(self.base.device)
+        put_back(self.model, beginning)
+        if self.keeper is not None:
+            self.keeper.checkpoints.clear()
+        log.warning(
+            "out of memory; the trial begins again with micro-batches of %d rows, %d in a step",
+            training.batch,
+            training.accumulation,
         )
-        trainer.remove_callback(PrinterCallback)
-        torch.manual_seed(dropout_seed(seed) % 2**63)
-        trainer.train()
-    return Fit(losses=tuple(watch.losses), step_seconds=tuple(watch.seconds))
+        self.tell(0, self.num_steps)
+
+    def _trainer(self, training: TrainingSpec, course: Course, folder: str) -> ReferenceTrainer:
+        trainer = ReferenceTrainer(
+            model=self.model,
+            args=training_arguments(
+                training,
+                folder=folder,
+                num_steps=self.num_steps,
+                warmup_steps=warmup_steps(training, self.num_steps),
+                learning_rate=self.learning_rate,
+                seed=self.seed,
+                device=self.base.device,
+            ),
+            train_dataset=Visits(self.rows, self.masking, self.seed),
+            data_collator=self.base.collator,
+            compute_loss_func=None if self.base.task == "causal" else window_loss,
+            callbacks=[_Watch(course, self.num_steps, self.tell)],
+            order=RowOrder(self.seed, len(self.rows)),
+        )
+        if self.keeper is not None:
+            trainer.add_callback(_Keeping(self.keeper, trainer, course, self.num_steps))
+        return trainer
 
 
 def window_loss(
@@ -126,67 +228,13 @@ def window_loss(
     return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-class RowOrder(Sampler[int]):
-    """The order of visits per (seed, epoch), as `randomness` gives it to every engine.
-
-    A visit's number is the row's index plus the number of rows for each epoch before.
-    """
-
-    def __init__(self, seed: int, num_rows: int) -> None:
-        self._seed = seed
-        self._num_rows = num_rows
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next pass belongs to; Trainer calls this."""
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        order = row_order(self._seed, self._epoch, self._num_rows)
-        return iter((order + self._epoch * self._num_rows).tolist())
-
-    def __len__(self) -> int:
-        return self._num_rows
-
-
-class _Visits(Dataset[TokenizedRow]):
-    """The rows by the number of a visit, as `RowOrder` gives it; each visit masks anew."""
-
-    def __init__(self, rows: Sequence[TokenizedRow], masking: Masking | None, seed: int) -> None:
-        self._rows = rows
-        self._masking = masking
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, visit: int) -> TokenizedRow:
-        epoch, index = divmod(visit, len(self._rows))
-        row = self._rows[index]
-        if self._masking is None:
-            return row
-        return self._masking.corrupt(row, masks(self._seed, epoch, index))
-
-
-class _OrderedTrainer(Trainer):
-    """Trainer, except that rows come in the study's order."""
-
-    def __init__(self, *, order: RowOrder, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._order = order
-
-    def _get_train_sampler(self, *_: Any) -> RowOrder:
-        return self._order
-
-
 class _Watch(TrainerCallback):
     """Keeps the loss and the time of every step; ends a run whose loss is no number."""
 
-    def __init__(self, total: int, on_step: Callable[[int, int], None] | None) -> None:
-        self.losses: list[float] = []
-        self.seconds: list[float] = []
+    def __init__(self, course: Course, total: int, tell: Callable[[int, int], None]) -> None:
+        self._course = course
         self._total = total
-        self._on_step = on_step
+        self._tell = tell
         self._began = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -201,9 +249,8 @@ class _Watch(TrainerCallback):
     ) -> None:
         if args.device.type != "cpu":
             torch.accelerator.synchronize()
-        self.seconds.append(time.perf_counter() - self._began)
-        if self._on_step is not None:
-            self._on_step(state.global_step, self._total)
+        self._course.seconds.append(time.perf_counter() - self._began)
+        self._tell(state.global_step, self._total)
 
     def on_log(
         self,
@@ -217,40 +264,25 @@ class _Watch(TrainerCallback):
             return
         if not math.isfinite(loss):
             raise diverged(loss, state.global_step, self._total)
-        self.losses.append(float(loss))
+        self._course.losses.append(float(loss))
 
 
-def _arguments(
-    training: TrainingSpec,
-    folder: str,
-    total: int,
-    learning_rate: float,
-    seed: int,
-    device: torch.device,
-) -> TrainingArguments:
-    arguments = TrainingArguments(
-        output_dir=folder,
-        per_device_train_batch_size=training.batch,
-        gradient_accumulation_steps=training.accumulation,
-        max_steps=total,
-        learning_rate=learning_rate,
-        lr_scheduler_type=training.scheduler,
-        warmup_steps=warmup_steps(training, total),
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.clip or 0.0,
-        optim="adamw_torch",
-        seed=seed,
-        data_seed=seed,
-        use_cpu=device.type == "cpu",
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=device.type == "cuda",
-    )
-    # One trial is one device's work; without this Trainer spreads a batch over every GPU.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
+class _Keeping(TrainerCallback):
+    """Lets the keeper write after a step whose loss is known: it stands behind the watch."""
+
+    def __init__(
+        self, keeper: Keeper, trainer: ReferenceTrainer, course: Course, total: int
+    ) -> None:
+        self._keeper = keeper
+        self._write = partial(trainer.write_state, course)
+        self._total = total
+
+    def on_log(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **told: Any,
+    ) -> None:
+        if "loss" in told.get("logs", {}):
+            self._keeper.after_step(state.global_step, self._total, self._write)

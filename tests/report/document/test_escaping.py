@@ -81,7 +81,10 @@ def test_a_block_of_code_cannot_be_left(tmp_path):
     assert block.content == "a: |\n  ```\n  # out?\n  ````\n"
 
 
-@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize(
+    "text",
+    ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1", "\uff201"],
+)
 def test_no_cell_of_the_csv_is_a_formula(tmp_path, text):
     write_csv([{"name": text, "loss": -0.5}], tmp_path / "a.csv")
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from made_up import Shape, make_run
 
 from loratlas.report.document.write import write_report
@@ -16,6 +17,7 @@ LARGE = Shape(
 )
 
 
+@pytest.mark.slow
 def test_200_trials(tmp_path):
     run = make_run(tmp_path / "run", LARGE)
     store = Store(run / FILE_NAME)

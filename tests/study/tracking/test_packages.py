@@ -5,10 +5,15 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
+from threading import Event, Thread
 
+import psutil
 import pytest
 
 from loratlas.measure.answers import TaskScore
@@ -27,8 +32,9 @@ TRACKERS = ("wandb", "mlflow", "tensorboard", "trackio")
 class Mirrored:
     """A run folder whose trials were mirrored, and one of them again after a measure of it."""
 
-    def __init__(self, folder: Path, trials: dict[str, TrackedTrial]) -> None:
+    def __init__(self, folder: Path, trials: dict[str, TrackedTrial], heard: set[str]) -> None:
         self.folder = folder
+        self.heard = heard
         self.done = trials["aaa"]
         self.diverged = trials["bbb"]
 
@@ -37,7 +43,8 @@ class Mirrored:
 def mirrored(tmp_path_factory) -> Mirrored:
     folder = tmp_path_factory.mktemp("run")
     store, said = filled_store(folder), Said()
-    with Mirror(tracked_study(*TRACKERS), store, folder, said) as mirror:
+    watching = Mirror(tracked_study(*TRACKERS), store, folder, said)
+    with listened_on() as heard, watching as mirror:
         mirror.add(store.trials().values())
         store.set_measurement("aaa", "lm_eval:gsm8k", "digest", MEASURED)
     assert [line for line in said.lines if not line.startswith("waiting")] == []
@@ -48,7 +55,45 @@ def mirrored(tmp_path_factory) -> Mirrored:
         for record in (DONE, DIVERGED)
     }
     store.close()
-    return Mirrored(folder, trials)
+    return Mirrored(folder, trials, heard)
+
+
+@contextmanager
+def listened_on() -> Iterator[set[str]]:
+    """Gather, a while, the addresses that processes of this one listen on."""
+    found: set[str] = set()
+    done = Event()
+
+    def look() -> None:
+        while not done.wait(0.1):
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    for each in process.net_connections("inet"):
+                        if each.status == psutil.CONN_LISTEN:
+                            found.add(each.laddr.ip)
+
+    thread = Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_nothing_listens_beyond_this_machine(mirrored):
+    assert {ip for ip in mirrored.heard if not ip_address(ip).is_loopback} == set()
+
+
+def test_a_process_that_listens_is_heard():
+    """Holds the test above to account."""
+    serve = "import socket, time\nkept = socket.create_server(('0.0.0.0', 0))\ntime.sleep(60)"
+    with listened_on() as heard, subprocess.Popen([sys.executable, "-c", serve]) as process:
+        until = time.monotonic() + 20
+        while not heard and time.monotonic() < until:
+            time.sleep(0.05)
+        process.kill()
+    assert heard == {"0.0.0.0"}
 
 
 def test_what_a_tracker_is_told_is_what_is_stored(mirrored):

@@ -1,27 +1,16 @@
+"""A fixture for each family of models: its case, made once."""
+
 import pytest
 from packed_cases import case_of
 
 
-@pytest.fixture(scope="session")
-def gpt2(tmp_path_factory):
-    return case_of("gpt2", tmp_path_factory.mktemp("packed-gpt2"))
+def _case(family):
+    @pytest.fixture(scope="session", name=family)
+    def case(tmp_path_factory):
+        return case_of(family, tmp_path_factory.mktemp(f"packed-{family}"))
+
+    return case
 
 
-@pytest.fixture(scope="session")
-def llama(tmp_path_factory):
-    return case_of("llama", tmp_path_factory.mktemp("packed-llama"))
-
-
-@pytest.fixture(scope="session")
-def roberta(tmp_path_factory):
-    return case_of("roberta", tmp_path_factory.mktemp("packed-roberta"))
-
-
-@pytest.fixture(scope="session")
-def mixtral(tmp_path_factory):
-    return case_of("mixtral", tmp_path_factory.mktemp("packed-mixtral"))
-
-
-@pytest.fixture(scope="session")
-def t5(tmp_path_factory):
-    return case_of("t5", tmp_path_factory.mktemp("packed-t5"))
+for _family in ("gpt2", "llama", "roberta", "mixtral", "t5"):
+    globals()[f"case_of_{_family}"] = _case(_family)

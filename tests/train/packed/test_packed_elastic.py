@@ -1,14 +1,17 @@
 """Adapters whose ranks change: what a column owns moves with it, and the function stays."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from packed_cases import CPU
 
+from loratlas.dynamic.spec import PolicySpec, build
 from loratlas.placement.placement import LoraSpec, place
-from loratlas.train.packed.elastic import ElasticSlot, parts
+from loratlas.train.packed.aged import AgedAdamW
+from loratlas.train.packed.backbone import Backbone
+from loratlas.train.packed.elastic import ElasticSlot, elastic_bytes, parts
+from loratlas.train.packed.entry import Entry, entry_of
 from loratlas.train.packed.flow import Unit
 from loratlas.train.packed.saved import reload_slot, save_slot
 from loratlas.train.packed.slots import Slot
@@ -199,9 +202,53 @@ def test_silent_columns_count_nothing_and_stay_at_zero(gpt2):
     assert slot.num_live == count
 
 
-def test_an_elastic_trial_enters_where_its_lowest_site_is(gpt2):
+def test_an_elastic_trial_enters_where_its_lowest_site_is(gpt2, monkeypatch):
     slot = filled(begun(gpt2, rule="all @ last(1)"))
-    with torch.no_grad(), gpt2.flat().opened([slot], gpt2.prefix()) as flow:
-        passed = flow.passed([Unit(0, gpt2.test[:2])])
-    assert torch.isfinite(passed.hidden).all()
-    assert replace(slot.placement).adapters[0].rank == ROOM
+    last = gpt2.anatomy.stacks["decoder"] - 1
+    assert entry_of(slot.placement) == Entry(last, 0)
+    slot.keep(next(iter(slot.columns)), [], ())  # where it begins does not move with its columns
+    assert entry_of(slot.placement) == Entry(last, 0)
+    entered = []
+    run = Backbone.run
+
+    def noted(backbone, inputs, *, first=0, **more):
+        entered.append(first)
+        return run(backbone, inputs, first=first, **more)
+
+    prefix = gpt2.prefix()
+    with torch.no_grad(), gpt2.flat().opened([slot], prefix) as flow:
+        flow.passed([Unit(0, gpt2.test[:2])])  # the prefix is filled from the first block on
+        monkeypatch.setattr(Backbone, "run", noted)
+        flow.passed([Unit(0, gpt2.test[:2])])
+    assert set(entered) == {last}
+
+
+@pytest.mark.parametrize("orthogonality", [0.0, 0.5])
+def test_the_gradient_of_the_constraint_is_no_observation(gpt2, orthogonality):
+    slot = filled(begun(gpt2, form="svd"))
+    start = place(gpt2.anatomy, "all", rank=RANK, alpha=6)
+    policy = build(
+        PolicySpec.read({"policy": "adalora"}),
+        placement=start, target_parameters=start.trainable_parameters, total_steps=20,
+    )  # fmt: skip
+    reached, other, *_ = slot.columns
+    slot.begin_step()
+    slot.sites[reached].grad_a.fill_(0.1)
+    slot.sites[reached].grad_b.fill_(0.1)
+    slot.pull(orthogonality)
+    policy.observe(1, slot.live())
+    known = policy.state()
+    assert all(each.any() for each in known.part(reached).tensors.values())
+    assert not any(each.any() for each in known.part(other).tensors.values())
+    assert slot.gradients[other].a.any() == bool(orthogonality)
+
+
+@pytest.mark.parametrize("form", ["product", "svd"])
+def test_its_bytes_are_those_of_its_tensors(gpt2, form):
+    slot = begun(gpt2, form=form)
+    start = place(gpt2.anatomy, "all", rank=RANK, alpha=6)
+    optimiser = AgedAdamW(slot.values, lr=1e-3, weight_decay=0.0)
+    tensors = [slot.values, slot.gradient, *optimiser.followers]
+    tensors += [each for pair in slot.products.values() for each in pair]
+    room = dict.fromkeys(slot.columns, ROOM)
+    assert elastic_bytes(start, room, form) == sum(each.nbytes for each in tensors)

@@ -5,9 +5,11 @@ import torch
 from packed_cases import CPU, TRAINING, UNLIMITED, Trial, copied
 
 from loratlas.errors import VerificationError
+from loratlas.train.packed.columns import parts
 from loratlas.train.packed.elastic import ElasticSlot
 from loratlas.train.packed.fit import fit_pack
 from loratlas.train.packed.passes import Passes
+from loratlas.train.packed.steering import Steering
 from loratlas.train.policy import Grow, Prune, Silence
 
 RANK, ROOM = 4, 6
@@ -26,8 +28,8 @@ class Scripted:
         self.orthogonality = orthogonality
         self.seen = []
 
-    def budget(self, step):  # noqa: ARG002
-        return self.most
+    def budget(self, step):
+        return self.most(step) if callable(self.most) else self.most
 
     def observe(self, step, sites):
         self.seen.append((step, {path: site.grad_b.clone() for path, site in sites.items()}))
@@ -36,16 +38,18 @@ class Scripted:
         return self.script.get(step, ())
 
 
+def begun(case, policy):
+    """The adapters of a trial that a policy moves."""
+    start = case.placement(TRIAL)
+    return ElasticSlot.begin(
+        start, {adapter.site.path: ROOM for adapter in start.adapters},
+        form=policy.form, seed=0, dropout=0.0, device=CPU,
+    )  # fmt: skip
+
+
 def trained(case, policies, trials=()):
     """Train elastic trials with their policies, and ordinary ones beside them."""
-    slots = [
-        ElasticSlot.begin(
-            case.placement(TRIAL),
-            {adapter.site.path: ROOM for adapter in case.placement(TRIAL).adapters},
-            form=policy.form, seed=0, dropout=0.0, device=CPU,
-        )
-        for policy in policies
-    ]  # fmt: skip
+    slots = [begun(case, policy) for policy in policies]
     slots += case.slots(list(trials))
     case.base.model.train()
     with case.flat().opened(slots, case.prefix()) as flow:
@@ -109,7 +113,7 @@ def test_the_trajectory_tells_ranks_parameters_and_decisions(gpt2):
     assert told.parameters[1] == start - 2 * per_rank[one] + 2 * per_rank[two]
     assert told.decisions == (
         {"step": 1, "kind": "prune", "path": one, "columns": [0, 3]},
-        {"step": 1, "kind": "grow", "path": two, "count": 2},
+        {"step": 1, "kind": "grow", "path": two, "columns": [4, 5]},
         {"step": 3, "kind": "prune", "path": two, "columns": [4]},
     )
     assert slot.columns[one] == (1, 2)
@@ -120,6 +124,32 @@ def test_a_column_that_grew_is_trained_from_its_first_step_on(gpt2):
     (one,) = first_paths(gpt2, 1)
     (slot,), _ = trained(gpt2, [Scripted({2: [Grow(one, 1)]})])
     assert slot.own[one].b[:, RANK].any()
+
+
+def test_moments_and_ages_go_with_their_columns(gpt2):
+    one, two = first_paths(gpt2, 2)
+    policy = Scripted({1: [Prune(one, (0, 3)), Grow(two, 1)]})
+    slot = begun(gpt2, policy)
+    steering = Steering.of(slot, policy, TRIAL.rate, TRAINING)
+    vectors = steering.optimiser.followers
+    for number, vector in enumerate(vectors, 1):  # no two entries alike
+        vector.copy_(torch.arange(1, vector.numel() + 1) * number)
+    of = [parts(slot.placement, slot.form, vector) for vector in vectors]
+    before = [{path: (p[path].a.clone(), p[path].b.clone()) for path in (one, two)} for p in of]
+    steering.after_step(1)
+    assert slot.columns[one] == (1, 2)
+    assert slot.columns[two] == (0, 1, 2, 3, 4)
+    for own, old in zip(of, before, strict=True):
+        a, b = old[one]
+        assert torch.equal(own[one].a[:2], a[[1, 2]])
+        assert torch.equal(own[one].b[:, :2], b[:, [1, 2]])
+        assert not own[one].a[2:].any()
+        assert not own[one].b[:, 2:].any()
+        a, b = old[two]
+        assert torch.equal(own[two].a[:RANK], a[:RANK])
+        assert torch.equal(own[two].b[:, :RANK], b[:, :RANK])
+        assert not own[two].a[RANK].any()  # what is new has no past
+        assert not own[two].b[:, RANK].any()
 
 
 def test_a_policy_sees_the_gradients_before_they_are_clipped(gpt2):
@@ -139,6 +169,24 @@ def test_more_parameters_than_the_budget_are_refused(gpt2):
     policy = Scripted({1: [Grow(one, 1)]}, most=start)
     with pytest.raises(VerificationError, match=r"parameters are live after step 1, its budget is"):
         trained(gpt2, [policy])
+
+
+def falling(start, step_of_the_fall):
+    """A budget that nothing but a decision could keep to."""
+    return lambda step: start if step < step_of_the_fall else start - 1
+
+
+def test_a_budget_that_falls_is_kept_to_after_every_step(gpt2):
+    (one,) = first_paths(gpt2, 1)
+    start = gpt2.placement(TRIAL).trainable_parameters
+    late = Scripted({4: [Prune(one, (0,))]}, most=falling(start, 3))
+    with pytest.raises(
+        VerificationError, match=f"are live after step 3, its budget is {start - 1:,}"
+    ):
+        trained(gpt2, [late])
+    in_time = Scripted({3: [Prune(one, (0,))]}, most=falling(start, 3))
+    _, (fit,) = trained(gpt2, [in_time])
+    assert fit.trajectory.budgets == (start, start - 1)
 
 
 def test_a_trial_that_begins_above_its_budget_is_refused(gpt2):

@@ -6,7 +6,7 @@ import pytest
 
 from loratlas.train.packed.windows import windows
 from loratlas.train.randomness import masks
-from loratlas.train.reference import RowOrder
+from loratlas.train.reference_trainer import RowOrder
 from loratlas.train.trial import TrainingSpec
 
 
@@ -31,6 +31,23 @@ def test_steps_hold_the_reference_engines_rows(gpt2, batch, accumulation):
     assert [[id(row) for row in step] for step in found] == [
         [id(gpt2.rows[number]) for number in step] for step in wanted
     ]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("batch", [1, 3, 8, 40])
+@pytest.mark.parametrize("first", [1, 2, 3, 7, 20])
+def test_what_goes_on_reads_what_it_would_have_read(roberta, masked, batch, first):
+    training = TrainingSpec(batch=batch, accumulation=2)
+    masking = roberta.masking if masked else None
+
+    def read(**more):
+        reading = windows(roberta.rows, training, seed=3, masking=masking, **more)
+        return [
+            [(id(row.ids), None if row.masked is None else row.masked.tolist()) for row in step]
+            for step in islice(reading, 25 - more.get("first", 0))
+        ]
+
+    assert read(first=first) == read()[first:]
 
 
 def test_masks_are_drawn_anew_at_each_visit_and_for_each_seed(roberta):

@@ -1,13 +1,14 @@
 """What do the charts of a report share? Scales, tooltips and axes, as Vega-Lite has them.
 
 Text of a person (names of placements) stands in data and domains alone, never in an expression
-or a name of a field: a chart shows it and does not obey it.
+or a name of a field: a chart shows it and does not obey it. What it shows is `readable`.
 """
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from typing import Any
 
+from loratlas.printable import printable
 from loratlas.report.document.pieces import Spec
 from loratlas.report.document.style import COLOURS, DASHES, SHAPES, VERDICTS
 
@@ -97,6 +98,18 @@ def by_verdict(rows: Sequence[Row]) -> dict[str, Encoding]:
         "color": names_of("verdict", seen, scale=colours, legend=legend),
         "shape": names_of("verdict", seen, scale=shapes, legend=legend),
     }
+
+
+def readable(spec: Any) -> Any:
+    """Return a chart, or a part of one, whose texts hold no letter that is obeyed or not seen."""
+    match spec:
+        case str():
+            return printable(spec, keep="\n")
+        case Mapping():
+            return {key: readable(value) for key, value in spec.items()}
+        case list() | tuple():
+            return [readable(value) for value in spec]
+    return spec
 
 
 def scale_of(values: Sequence[float]) -> dict[str, Any]:

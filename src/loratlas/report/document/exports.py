@@ -8,12 +8,14 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from loratlas.analysis.moved import is_moving
 from loratlas.report.document.facts import Facts, Trial
 
 Row = Mapping[str, Any]
 
-# A spreadsheet takes a text that begins so for a formula, and runs it.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+# A spreadsheet takes a text that begins so for a formula, and runs it; the last four are the wide
+# forms of the first, which it reads as these in some languages.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def result_rows(facts: Facts) -> list[Row]:
@@ -25,6 +27,7 @@ def result_rows(facts: Facts) -> list[Row]:
             "placement": record.name,
             "rule": record.rule,
             "digest": record.digest,
+            "budget": record.budget,
             **_of_placement(facts.results["placements"][record.name]),
             **_of_contrast(contrasts.get(record.name)),
         }
@@ -34,7 +37,9 @@ def result_rows(facts: Facts) -> list[Row]:
 
 def trial_rows(facts: Facts) -> list[Row]:
     """Return a line a trial."""
-    counts = {each.digest: each.trainable_parameters for each in facts.placements}
+    counts = {
+        each.digest: each.trainable_parameters for each in facts.placements if not is_moving(each)
+    }
     return [_of_trial(trial, counts) for trial in facts.trials]
 
 
@@ -97,7 +102,7 @@ def _of_trial(trial: Trial, counts: Mapping[str, int]) -> Row:
     return {
         "placement": trial.placement,
         "placement_digest": record.placement_digest,
-        "trainable_parameters": counts[record.placement_digest],
+        "trainable_parameters": counts.get(record.placement_digest, record.ended_parameters),
         "learning_rate": record.learning_rate,
         "seed": record.seed,
         "status": record.status,

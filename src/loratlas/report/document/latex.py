@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from loratlas.printable import printable
 from loratlas.report.document.pieces import Cell, Column, Section, Table
 
 _HEAD = """\
@@ -37,7 +38,7 @@ _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 
 def escaped(text: str) -> str:
     """Return text that LaTeX sets as it stands."""
-    line = _CONTROL.sub(" ", text)
+    line = printable(_CONTROL.sub(" ", text))
     # Two hyphens are a dash to LaTeX; a hyphen and a brace are not.
     line = _LETTERS.sub(lambda found: _SPECIAL[found[0]], line.replace("--", "-\0-"))
     return line.replace("\0", "{}")

@@ -7,6 +7,7 @@ a tag or a cell of its own.
 import re
 from collections.abc import Iterator, Sequence
 
+from loratlas.printable import printable
 from loratlas.report.document.pieces import Figure, Section, Table
 
 # What opens a construct in CommonMark, GitHub's dialect or its mathematics, inside a line...
@@ -19,7 +20,7 @@ _LINE_BREAKS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+\s*")
 
 def escaped(text: str) -> str:
     """Return text that Markdown shows as it stands, on one line."""
-    line = _LINE_BREAKS.sub(" ", text).strip().replace("&", "&amp;")
+    line = printable(_LINE_BREAKS.sub(" ", text).strip(), keep="\t").replace("&", "&amp;")
     line = _TAG.sub("&lt;", line)
     return _AT_START.sub(_kept_apart, _INSIDE.sub(r"\\\g<0>", line))
 
@@ -82,4 +83,5 @@ def _fenced(source: str, language: str) -> str:
     """Return a block of code whose fence is longer than any in it."""
     longest = max((len(run) for run in re.findall(r"`+", source)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{source.rstrip()}\n{fence}"
+    shown = printable(source.rstrip(), keep="\n\t")
+    return f"{fence}{language}\n{shown}\n{fence}"

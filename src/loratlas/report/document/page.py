@@ -15,6 +15,8 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from loratlas.printable import printable
+from loratlas.report.document.charts import readable
 from loratlas.report.document.pictures import VEGA_LITE, drawn
 from loratlas.report.document.pieces import Section
 from loratlas.report.document.style import VERDICTS, config
@@ -34,6 +36,7 @@ def page(head: Mapping[str, Any], sections: Sequence[Section]) -> str:
     environment = Environment(
         loader=PackageLoader(_PACKAGE),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -53,10 +56,15 @@ def page(head: Mapping[str, Any], sections: Sequence[Section]) -> str:
     )
 
 
+def _shown(value: Any) -> Any:
+    """Return text without letters that turn a line around or cannot be seen; markup is ours."""
+    return printable(value, keep="\n\t") if type(value) is str else value
+
+
 def _figures(sections: Sequence[Section]) -> dict[str, Any]:
     """Return what the page's script draws: charts by figure, and the two themes."""
     figures = {
-        figure.name: [chart.spec for chart in figure.charts]
+        figure.name: [readable(chart.spec) for chart in figure.charts]
         for section in sections
         for figure in section.figures
     }

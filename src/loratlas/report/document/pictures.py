@@ -6,7 +6,7 @@ from typing import Any
 
 import vl_convert
 
-from loratlas.report.document.charts import ON_SCREEN
+from loratlas.report.document.charts import ON_SCREEN, readable
 from loratlas.report.document.pieces import Chart, Section, Spec
 from loratlas.report.document.style import print_config
 
@@ -43,4 +43,5 @@ def write_pictures(sections: Sequence[Section], folder: Path) -> None:
 
 def _on_paper(spec: Spec) -> dict[str, Any]:
     layers = [layer for layer in spec["layer"] if layer.get("name") != ON_SCREEN]
-    return {**spec, "layer": layers, "width": WIDTH}
+    shown: dict[str, Any] = readable({**spec, "layer": layers, "width": WIDTH})
+    return shown

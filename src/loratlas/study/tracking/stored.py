@@ -7,7 +7,6 @@ from typing import Any
 from loratlas.anatomy.sites import digest_of
 from loratlas.study.records import TrialRecord
 from loratlas.study.store import Store
-from loratlas.study.tracking.redaction import redacted
 from loratlas.study.tracking.tracked import TrackedTrial
 
 _OF_A_SPLIT = ("loss", "perplexity", "bits_per_byte", "accuracy", "macro_f1")
@@ -36,11 +35,11 @@ def tracked_trial(
         placement=placement.name,
         same_as=[other.name for other in same[1:]],
         rule=placement.rule,
-        trainable_parameters=placement.trainable_parameters,
+        trainable_parameters=record.ended_parameters or placement.trainable_parameters,
         learning_rate=record.learning_rate,
         seed=record.seed,
         status=record.status,
-        error=None if record.error is None else redacted(record.error),
+        error=record.error,
         losses=record.losses,
         figures=_figures(store, record),
     )

@@ -20,7 +20,7 @@ class TrackedTrial:
         placement: name of the placement; the first, where several are the same.
         same_as: names of the others that are the same.
         rule: the placement's rule in canonical text.
-        trainable_parameters: exact count.
+        trainable_parameters: exact; of a placement that moved those that the trial ended with.
         learning_rate: peak rate.
         seed: its seed.
         status: done, diverged or failed.

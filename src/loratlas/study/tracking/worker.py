@@ -7,16 +7,20 @@ servers, end the process, or wait for a person to type a key.
 import faulthandler
 import json
 import os
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import IO
 
+from loratlas.printable import printable
+from loratlas.redaction import HIDDEN, redacted
 from loratlas.study.tracking.marks import add_mark
-from loratlas.study.tracking.redaction import redacted
 from loratlas.study.tracking.tracked import TrackedTrial
 
 _LONGEST = 300
+_WANDB_KEY = re.compile(r"\b(?:local-)?[0-9a-f]{40}\b")
+"""Of the older kind; elsewhere such a word is a revision."""
 
 
 def main(name: str, folder: str, limit_s: str) -> None:
@@ -54,8 +58,8 @@ def _sent(name: str, folder: Path, trial: TrackedTrial) -> str | None:
         import_module(f"loratlas.study.tracking.to_{name}").send(trial, folder)
         add_mark(folder, trial.mark)
     except (Exception, SystemExit) as error:
-        said = redacted(f"{type(error).__name__}: {error}")
-        return "".join(c if c.isprintable() else " " for c in said)[:_LONGEST].rstrip()
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        return printable(_WANDB_KEY.sub(HIDDEN, redacted(said)))[:_LONGEST].rstrip()
     return None
 
 

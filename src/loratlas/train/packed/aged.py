@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from loratlas.train.state import State
+
 
 class AgedAdamW(torch.optim.Optimizer):
     """AdamW (arXiv 1711.05101) over one vector, with an age for each entry.
@@ -44,6 +46,16 @@ class AgedAdamW(torch.optim.Optimizer):
     def followers(self) -> tuple[torch.Tensor, ...]:
         """What belongs to each entry: both moments and its age, each in the form of the vector."""
         return self.first, self.second, self.age
+
+    def moments(self) -> State:
+        """Return both moments and the ages as they are."""
+        names = "first", "second", "age"
+        return State(tensors=dict(zip(names, self.followers, strict=True)))
+
+    def restore(self, moments: State) -> None:
+        """Take moments and ages back; the vectors stay where they are."""
+        for name, follower in self.moments().tensors.items():
+            moments.copy_to(follower, name)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

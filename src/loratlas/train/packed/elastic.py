@@ -7,36 +7,20 @@ in the place of A, P in that of B, λ behind them, and the product reads B = P·
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import torch
 
 from loratlas.placement.placement import Adapter, Placement
-from loratlas.train.packed.slots import Slot, SlotSite, cut
+from loratlas.train.packed.columns import Part, parts
+from loratlas.train.packed.slots import Slot, SlotSite
 from loratlas.train.policy import Form, LiveSite
 from loratlas.train.randomness import initial_a, initial_weight
+from loratlas.train.state import State
 
 # AdaLoRA draws P and Q with this deviation (github.com/QingruZhang/AdaLoRA, loralib/adalora.py).
 _SVD_DEVIATION = 0.02
 _TINY = torch.finfo(torch.float32).tiny
-
-
-class Part(NamedTuple):
-    """The columns of one site within a vector: rows of A, columns of B, gates."""
-
-    a: torch.Tensor
-    b: torch.Tensor
-    gate: torch.Tensor
-
-    def keep(self, places: Sequence[int]) -> None:
-        """Move some columns to the front, in the order given; the others are zero from now on."""
-        for tensor, axis in ((self.a, 0), (self.b, 1), (self.gate, 0)):
-            if tensor.shape[axis]:
-                index = torch.tensor(places, dtype=torch.long, device=tensor.device)
-                kept = tensor.index_select(axis, index)
-                tensor.zero_()
-                tensor.narrow(axis, 0, len(places)).copy_(kept)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +33,7 @@ class ElasticSlot(Slot):
             of initial values belongs to identity k, whenever it comes to life.
         silent: which of them are held at zero.
         born: how many columns each site has had.
+        reached: whether the loss has a gradient at each site in the last step, in the svd form.
         products: B = P·diag(λ) and its gradient, by path, in the svd form.
     """
 
@@ -57,6 +42,7 @@ class ElasticSlot(Slot):
     columns: dict[str, tuple[int, ...]] = field(default_factory=dict)
     silent: dict[str, frozenset[int]] = field(default_factory=dict)
     born: dict[str, int] = field(default_factory=dict)
+    reached: dict[str, torch.Tensor] = field(default_factory=dict)
     products: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     adapters: Mapping[str, Adapter]
     """What `placement` holds, by path."""
@@ -86,11 +72,8 @@ class ElasticSlot(Slot):
             dropout: share of an adapter's input that is left out in training.
             device: where the adapters lie.
         """
-        room = with_ranks(start, capacity)
-        num_gates = sum(a.rank for a in room.adapters) if form == "svd" else 0
-        values = torch.nn.Parameter(
-            torch.zeros(room.trainable_parameters + num_gates, device=device)
-        )
+        room = start.with_ranks(capacity)
+        values = torch.nn.Parameter(torch.zeros(_num_values(room, form), device=device))
         values.grad = torch.zeros_like(values)
         slot = cls(
             placement=room,
@@ -112,7 +95,8 @@ class ElasticSlot(Slot):
     @property
     def num_live(self) -> int:
         """Parameters of adapters that count now."""
-        return sum(site.num_parameters for site in self.live().values())
+        per_rank = {path: each.site.parameters_per_rank for path, each in self.adapters.items()}
+        return sum(rank * per_rank[path] for path, rank in self.ranks.items())
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -202,6 +186,7 @@ class ElasticSlot(Slot):
         for path, (_, of_b) in self.products.items():
             own, gradient = self.own[path], self.gradients[path]
             live = slice(len(self.columns[path]))
+            self.reached[path] = of_b.any() | gradient.a.any()
             gradient.b.copy_(of_b * own.gate)
             gradient.gate.copy_((of_b * own.b).sum(dim=0))
             if orthogonality:
@@ -209,11 +194,36 @@ class ElasticSlot(Slot):
                 gradient.b[:, live].add_(_off_orthogonal(own.b[:, live]), alpha=weight)
                 gradient.a[live].add_(_off_orthogonal(own.a[live].t()).t(), alpha=weight)
 
+    def state(self) -> State:
+        """Return what was trained so far, and which columns it belongs to."""
+        sites = {
+            path: {
+                "columns": list(columns),
+                "silent": sorted(self.silent[path]),
+                "born": self.born[path],
+            }
+            for path, columns in self.columns.items()
+        }
+        return State(plain={"sites": sites}, tensors=super().state().tensors)
+
+    def restore(self, state: State) -> None:
+        """Go on from what was trained before, with the columns of then.
+
+        Raises:
+            VerificationError: it was another trial.
+        """
+        super().restore(state)
+        for path, site in state.plain["sites"].items():
+            self.columns[path] = tuple(site["columns"])
+            self.silent[path] = frozenset(site["silent"])
+            self.born[path] = site["born"]
+            self.refresh(path)
+
     def at_rest(self) -> Slot:
         """Return the adapters as those of an ordinary slot: B·A wherever there is a column."""
         ranks = {path: rank for path, rank in self.ranks.items() if rank}
         slot = Slot.new(
-            with_ranks(self.placement, ranks),
+            self.placement.with_ranks(ranks),
             seed=self.seed,
             dropout=self.dropout,
             device=self.values.device,
@@ -242,6 +252,7 @@ class ElasticSlot(Slot):
             grad_b=gradients.b[:, live],
             gate=own.gate[live] if gated else None,
             grad_gate=gradients.gate[live] if gated else None,
+            reached=self.reached.get(path),
         )
 
     def _scale(self, path: str) -> float:
@@ -257,30 +268,26 @@ class ElasticSlot(Slot):
         return p, q
 
 
-def parts(room: Placement, form: Form, vector: torch.Tensor) -> dict[str, Part]:
-    """Return the columns of each site within a vector of the form of a slot's values."""
-    found, start = {}, room.trainable_parameters
-    for path, (a, b) in cut(room, vector):
-        stop = start + len(a) if form == "svd" else start
-        found[path] = Part(a, b, vector[start:stop])
-        start = stop
-    return found
+def elastic_bytes(start: Placement, capacity: Mapping[str, int], form: Form) -> int:
+    """Return the bytes of a trial's adapters with all that follows them, in fp32.
+
+    Values, gradient, two moments and ages have room for the largest ranks; in the svd form so have
+    the products and their gradients.
+
+    Args:
+        start: the ranks in the beginning.
+        capacity: most columns of each site, by path.
+        form: how ΔW is made.
+    """
+    room = start.with_ranks(capacity)
+    num_products = 2 * sum(a.site.d_out * a.rank for a in room.adapters) if form == "svd" else 0
+    return 4 * (5 * _num_values(room, form) + num_products)
 
 
-def with_ranks(placement: Placement, ranks: Mapping[str, int]) -> Placement:
-    """Return a placement with other ranks at some of its sites, the scale of each as it was."""
-    adapters = [
-        replace(adapter, rank=rank, alpha=_alpha(placement, adapter, rank))
-        for adapter in placement.adapters
-        if (rank := ranks.get(adapter.site.path)) is not None
-    ]
-    return replace(placement, adapters=tuple(adapters))
-
-
-def _alpha(placement: Placement, adapter: Adapter, rank: int) -> float:
-    """Return the alpha that gives a rank the scale that the adapter has."""
-    ratio = rank / adapter.rank
-    return adapter.alpha * (ratio**0.5 if placement.scaling == "rslora" else ratio)
+def _num_values(room: Placement, form: Form) -> int:
+    """Return how many values there are: A and B of each site, in the svd form its gates, too."""
+    num_gates = sum(adapter.rank for adapter in room.adapters) if form == "svd" else 0
+    return room.trainable_parameters + num_gates
 
 
 def _products(

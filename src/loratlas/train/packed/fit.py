@@ -5,24 +5,25 @@ moments and rate; what they share is the frozen base, which every pass computes 
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from transformers import get_scheduler
 
 from loratlas.data.masked import Masking
 from loratlas.data.rows import TokenizedRow
-from loratlas.train.outcome import Fit, Trajectory
+from loratlas.train.checkpoint import Keeper
+from loratlas.train.memory import is_out_of_memory
+from loratlas.train.outcome import Fit
+from loratlas.train.packed.course import Course
+from loratlas.train.packed.drive import Drive
 from loratlas.train.packed.flow import Flow, Unit
 from loratlas.train.packed.loss import backward
-from loratlas.train.packed.passes import Passes, is_out_of_memory
-from loratlas.train.packed.slots import Slot
-from loratlas.train.packed.steering import Steering
+from loratlas.train.packed.passes import Passes
+from loratlas.train.packed.standing import Standing
 from loratlas.train.packed.windows import windows
 from loratlas.train.policy import Policy
-from loratlas.train.reference import DivergedError, diverged, num_steps, warmup_steps
+from loratlas.train.reference import DivergedError, num_steps
 from loratlas.train.trial import TrainingSpec
 
 log = logging.getLogger(__name__)
@@ -40,27 +41,41 @@ def fit_pack(
     masking: Masking | None = None,
     policies: Mapping[int, Policy] | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    keeper: Keeper | None = None,
 ) -> list[Fit | DivergedError]:
     """Train the adapters of a pack in place; the flow is open.
 
     Args:
-        flow: the base with the slots of the trials.
+        flow: the base with the slots of the trials, as they begin.
         rows: the training rows, the same for all.
         training: everything but the rates.
         learning_rates: the peak rate of each slot.
         passes: how many rows go through the base at once.
         masking: how rows are masked at each visit, for a masked language model.
         policies: what moves the placements of some slots, which are elastic, by their number.
-        on_step: called after each optimiser step with (steps done, steps in all).
+        on_step: called with (steps done, steps in all) after each optimiser step, and once where
+            an earlier training goes on.
+        keeper: keeps the state on the way, and holds the state to go on from.
 
     Returns:
         how each trial went, in the order of the slots.
+
+    Raises:
+        StopRequested: the keeper was told to stop.
+        VerificationError: what the keeper holds is not of this pack, or a policy went above its
+            budget.
     """
     total = num_steps(training, len(rows))
-    drive = _Drive(flow.slots, training, total, learning_rates, policies or {})
-    reading = [windows(rows, training, seed=slot.seed, masking=masking) for slot in flow.slots]
-    courses = [_Course() for _ in flow.slots]
-    for step in range(total):
+    courses = [Course() for _ in flow.slots]
+    drive = Drive(flow.slots, training, total, learning_rates, policies or {})
+    standing = Standing(slots=flow.slots, courses=courses, drive=drive, passes=passes)
+    first = standing.resumed(keeper)
+    if first and on_step is not None:
+        on_step(first, total)
+    reading = [
+        windows(rows, training, seed=slot.seed, masking=masking, first=first) for slot in flow.slots
+    ]
+    for step in range(first, total):
         began = time.perf_counter()
         units = [
             Unit(number, next(reading[number]))
@@ -68,103 +83,34 @@ def fit_pack(
             if course.diverged is None
         ]
         losses = _losses(flow, flow.in_order(units), passes, step, keep=masking is None)
-        for number, loss in losses.items():
-            courses[number].add(loss, step + 1, total)
-            going = courses[number].diverged is None
-            if going:
-                drive.after_backward(number, step + 1)
-            _clip(flow.slots[number], training.clip, stopped=not going)
-        drive.step([n for n in losses if courses[n].diverged is None], step + 1)
+        _move(standing, losses, step + 1, total, training.clip)
         seconds = time.perf_counter() - began
         for number in losses:
             courses[number].seconds.append(seconds)
         if on_step is not None:
             on_step(step + 1, total)
+        if keeper is not None:
+            keeper.after_step(step + 1, total, standing.write)
     return [
-        course.diverged or course.fit(drive.trajectory(number, total))
+        course.diverged or course.fit(drive.trajectory(number))
         for number, course in enumerate(courses)
     ]
 
 
-class _Drive:
-    """The optimisers of a pack, and what moves placements after their steps."""
-
-    def __init__(
-        self,
-        slots: Sequence[Slot],
-        training: TrainingSpec,
-        total: int,
-        learning_rates: Sequence[float],
-        policies: Mapping[int, Policy],
-    ) -> None:
-        self._steerings = {
-            number: Steering.of(slots[number], policy, learning_rates[number], training)
-            for number, policy in policies.items()
-        }
-        optimisers: list[torch.optim.Optimizer] = [s.optimiser for s in self._steerings.values()]
-        still = [
-            {"params": [slot.values], "lr": learning_rates[number]}
-            for number, slot in enumerate(slots)
-            if number not in policies
-        ]
-        if still:
-            decay = training.weight_decay
-            optimisers.append(torch.optim.AdamW(still, weight_decay=decay, fused=True))
-        warm = warmup_steps(training, total)
-        self._driven = [
-            (
-                optimiser,
-                get_scheduler(
-                    training.scheduler,
-                    optimiser,
-                    num_warmup_steps=warm,
-                    num_training_steps=total,
-                ),
-            )
-            for optimiser in optimisers
-        ]
-
-    def after_backward(self, number: int, step: int) -> None:
-        """Show the gradients of a trial, before they are clipped, to what moves it."""
-        if number in self._steerings:
-            self._steerings[number].after_backward(step)
-
-    def step(self, going: Sequence[int], step: int) -> None:
-        """Take an optimiser step; let placements of the trials that go on move after it."""
-        for optimiser, scheduler in self._driven:
-            optimiser.step()
-            scheduler.step()
-        for number in going:
-            if number in self._steerings:
-                self._steerings[number].after_step(step)
-
-    def trajectory(self, number: int, total: int) -> Trajectory | None:
-        """Return how the placement of a trial moved, None where it stood still."""
-        return self._steerings[number].ended(total) if number in self._steerings else None
-
-
-class _Course:
-    """How one trial goes."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.seconds: list[float] = []
-        self.diverged: DivergedError | None = None
-
-    def add(self, loss: float, step: int, total: int) -> None:
-        """Take the loss of a step; one that is no number ends the trial."""
-        if math.isfinite(loss):
-            self.losses.append(loss)
-        else:
-            self.diverged = diverged(loss, step, total)
-
-    def fit(self, trajectory: Trajectory | None) -> Fit:
-        """Return what is told of a trial that reached its end."""
-        return Fit(
-            losses=tuple(self.losses),
-            step_seconds=tuple(self.seconds),
-            trajectory=trajectory,
-        )
+def _move(
+    pack: Standing, losses: Mapping[int, float], step: int, total: int, largest: float | None
+) -> None:
+    """Take the optimiser step that gradients ask for; a trial whose loss is no number stops."""
+    for number, loss in losses.items():
+        course, slot = pack.courses[number], pack.slots[number]
+        course.add(loss, step, total)
+        if course.diverged is not None:
+            slot.stop()
+            continue
+        pack.drive.after_backward(number, step)
+        if largest is not None:
+            torch.nn.utils.clip_grad_norm_([slot.values], largest)
+    pack.drive.step([n for n in losses if pack.courses[n].diverged is None], step)
 
 
 def _losses(
@@ -192,10 +138,3 @@ def _losses(
             for number, value in nll.items():
                 sums[number] += float(value)
         return {number: value / num_scored[number] for number, value in sums.items()}
-
-
-def _clip(slot: Slot, largest: float | None, *, stopped: bool) -> None:
-    if stopped:
-        slot.values.grad = None  # the optimiser leaves it alone from now on
-    elif largest is not None:
-        torch.nn.utils.clip_grad_norm_([slot.values], largest)

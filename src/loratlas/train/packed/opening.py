@@ -77,12 +77,8 @@ def open_base(
         rows: the rows that it will read; the longest are what a model may treat otherwise.
         masking: how training rows are masked, for a masked language model.
     """
-    if base.head:
-        return "its classification head is trained whole"
-    if getattr(base.model.config, "router_jitter_noise", 0):
-        return "its router draws noise"
-    if dropout := active_dropout(base.model.config):
-        return f"the base's own dropout is active ({dropout[0]})"
+    if (reason := refusal(base)) is not None:
+        return reason
     sites = [site for site in anatomy.sites if not site.idle and _is_plain(base, site)]
     differs, refused = "", "none of its modules gives the last hidden state"
     for layout, blocks_of, last in _ways(base, anatomy):
@@ -97,6 +93,17 @@ def open_base(
             return packed
         differs = found
     return f"its forward pass cannot be taken apart: {differs or refused}"
+
+
+def refusal(base: Base) -> str | None:
+    """Return why trials on a base cannot be packed, as far as that is seen without trying."""
+    if base.head:
+        return "its classification head is trained whole"
+    if getattr(base.model.config, "router_jitter_noise", 0):
+        return "its router draws noise"
+    if dropout := active_dropout(base.model.config):
+        return f"the base's own dropout is active ({dropout[0]})"
+    return None
 
 
 def why_not(base: Base, placement: Placement) -> str | None:

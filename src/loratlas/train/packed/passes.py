@@ -6,13 +6,8 @@ sums are always taken in the same order. Only running out of memory changes that
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
 from loratlas.data.rows import TokenizedRow
 from loratlas.train.packed.flow import Unit
-
-# What torch says on a CPU, where running out of memory has no class of its own.
-_ON_CPU = ("can't allocate memory", "not enough memory")
 
 
 class Passes:
@@ -65,13 +60,6 @@ class Passes:
                 rows = []
             rows.append(row)
         yield Unit(unit.slot, rows)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory does not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _ON_CPU)
 
 
 def _tokens(units: Sequence[Unit]) -> int:

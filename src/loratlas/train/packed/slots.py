@@ -12,6 +12,7 @@ import torch
 
 from loratlas.placement.placement import Placement
 from loratlas.train.randomness import initial_a, mask_seed
+from loratlas.train.state import State
 
 
 class SlotSite(NamedTuple):
@@ -78,6 +79,22 @@ class Slot:
         """Forget the gradients of the step before; a trial that was stopped has none."""
         if self.values.grad is not None:
             self.values.grad.zero_()
+
+    def stop(self) -> None:
+        """Take the gradient away: the optimiser leaves the adapters alone from now on."""
+        self.values.grad = None
+
+    def state(self) -> State:
+        """Return what was trained so far; everything else follows from the trial."""
+        return State(tensors={"values": self.values.detach()})
+
+    def restore(self, state: State) -> None:
+        """Go on from what was trained before.
+
+        Raises:
+            VerificationError: it was another trial.
+        """
+        state.copy_to(self.values, "values")
 
     def mask_generator(self, step: int, path: str, row: int) -> torch.Generator:
         """Return what draws the dropout masks of a site in an optimiser step, from a row on."""

@@ -4,16 +4,30 @@ The policy sees gradients before they are clipped and decides after optimiser st
 is carried out here, on adapters, moments and ages together, held against its budget, and noted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, assert_never
 
 from loratlas.errors import VerificationError
 from loratlas.train.outcome import Trajectory
 from loratlas.train.packed.aged import AgedAdamW
-from loratlas.train.packed.elastic import ElasticSlot, Part, parts
+from loratlas.train.packed.columns import Part, parts
+from loratlas.train.packed.elastic import ElasticSlot
 from loratlas.train.packed.slots import Slot
 from loratlas.train.policy import Change, Grow, Policy, Prune, Silence
+from loratlas.train.state import State
 from loratlas.train.trial import TrainingSpec
+
+
+@dataclass(kw_only=True, slots=True)
+class _Notes:
+    """A trajectory as it grows; fields as in `Trajectory`, ranks by step and then by path."""
+
+    steps: list[int] = field(default_factory=list)
+    ranks: list[dict[str, int]] = field(default_factory=list)
+    parameters: list[int] = field(default_factory=list)
+    budgets: list[int] = field(default_factory=list)
+    decisions: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Steering:
@@ -35,11 +49,7 @@ class Steering:
         self._followers = [
             parts(slot.placement, slot.form, vector) for vector in optimiser.followers
         ]
-        self._steps: list[int] = []
-        self._ranks: list[Mapping[str, int]] = []
-        self._parameters: list[int] = []
-        self._budgets: list[int] = []
-        self._decisions: list[dict[str, Any]] = []
+        self._notes = _Notes()
         self._note(0)
 
     @classmethod
@@ -51,22 +61,28 @@ class Steering:
         optimiser = AgedAdamW(slot.values, lr=learning_rate, weight_decay=training.weight_decay)
         return cls(slot, policy, optimiser)
 
-    def ended(self, step: int) -> Trajectory:
-        """Return how the placement moved, after the last step.
-
-        Raises:
-            VerificationError: more parameters are live than its budget allows in the end.
-        """
-        if self._slot.num_live > self._policy.budget(step):
-            self._refuse(step)
+    def trajectory(self) -> Trajectory:
+        """Return how the placement moved so far."""
+        notes = self._notes
         return Trajectory(
             policy=self._policy.name,
-            steps=tuple(self._steps),
-            ranks={path: tuple(at[path] for at in self._ranks) for path in self._slot.columns},
-            parameters=tuple(self._parameters),
-            budgets=tuple(self._budgets),
-            decisions=tuple(self._decisions),
+            steps=tuple(notes.steps),
+            ranks={path: tuple(at[path] for at in notes.ranks) for path in self._slot.columns},
+            parameters=tuple(notes.parameters),
+            budgets=tuple(notes.budgets),
+            decisions=tuple(notes.decisions),
         )
+
+    def state(self) -> State:
+        """Return what is known beside the slot: moments, what the policy knows, and the notes."""
+        known = {"moments": self.optimiser.moments(), "policy": self._policy.state()}
+        return State.joined(known, asdict(self._notes))
+
+    def restore(self, state: State) -> None:
+        """Know what was known before; the slot is restored by itself."""
+        self.optimiser.restore(state.part("moments"))
+        self._policy.restore(state.part("policy").on(self._slot.values.device))
+        self._notes = _Notes(**state.own)
 
     def after_backward(self, step: int) -> None:
         """Let the policy see the gradients of a step, counted from 1."""
@@ -86,9 +102,11 @@ class Steering:
         changes = self._policy.decide(step, self._slot.live())
         for change in changes:
             self._carry_out(change)
-            self._decisions.append({"step": step, **_told(change)})
+            self._notes.decisions.append({"step": step, **self._told(change)})
         if changes:
             self._note(step)
+        else:  # the budget may have fallen
+            self._require_within_budget(step)
 
     def _carry_out(self, change: Change) -> None:
         slot, path = self._slot, change.path
@@ -106,27 +124,31 @@ class Steering:
 
     def _note(self, step: int) -> None:
         """Put down how things stand after the decisions of a step."""
-        self._steps.append(step)
-        self._ranks.append(self._slot.ranks)
-        self._parameters.append(self._slot.num_live)
-        self._budgets.append(self._policy.budget(step))
-        if self._parameters[-1] > self._budgets[-1]:
-            self._refuse(step)
+        notes = self._notes
+        notes.steps.append(step)
+        notes.ranks.append(self._slot.ranks)
+        notes.parameters.append(self._slot.num_live)
+        notes.budgets.append(self._policy.budget(step))
+        self._require_within_budget(step)
 
-    def _refuse(self, step: int) -> None:
-        raise VerificationError(
-            f"{self._policy.name}: {self._slot.num_live:,} parameters are live after step {step}, "
-            f"its budget is {self._policy.budget(step):,}"
-        )
+    def _require_within_budget(self, step: int) -> None:
+        live, budget = self._slot.num_live, self._policy.budget(step)
+        if live > budget:
+            raise VerificationError(
+                f"{self._policy.name}: {live:,} parameters are live after step {step}, "
+                f"its budget is {budget:,}"
+            )
 
-
-def _told(change: Change) -> dict[str, Any]:
-    match change:
-        case Prune():
-            return {"kind": "prune", "path": change.path, "columns": list(change.columns)}
-        case Grow():
-            return {"kind": "grow", "path": change.path, "count": change.num_columns}
-        case Silence():
-            return {"kind": "silence", "path": change.path, "columns": sorted(change.columns)}
-        case _:
-            assert_never(change)
+    def _told(self, change: Change) -> dict[str, Any]:
+        """Return a change that was carried out as plain data, columns by their identity."""
+        path = change.path
+        match change:
+            case Prune():
+                return {"kind": "prune", "path": path, "columns": list(change.columns)}
+            case Grow():
+                grown = self._slot.columns[path][-change.num_columns :]
+                return {"kind": "grow", "path": path, "columns": list(grown)}
+            case Silence():
+                return {"kind": "silence", "path": path, "columns": sorted(change.columns)}
+            case _:
+                assert_never(change)

@@ -1,6 +1,6 @@
 """Where did each placement put its adapters: layer by role?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loratlas.anatomy.sites import Anatomy, Site
@@ -90,7 +90,7 @@ def _row(
 
 def _table(facts: Facts) -> Table:
     found = facts.results["placements"]
-    families = list(dict.fromkeys(f for record in facts.placements for f in record.families))
+    families = list(dict.fromkeys(f for each in found.values() for f in each["families"]))
     return Table(
         name="adapted",
         title="Adapters",
@@ -104,16 +104,25 @@ def _table(facts: Facts) -> Table:
                 number(found[record.name]["num_sites"], ",d"),
                 text(", ".join(map(str, found[record.name]["ranks"]))),
                 text(_layers(record, facts.anatomy)),
-                number(record.trainable_parameters, ",d"),
-                *(number(record.families.get(family), ",d") for family in families),
+                number(found[record.name]["trainable_parameters"], ",d"),
+                *(number(found[record.name]["families"].get(f), ",d") for f in families),
                 number(found[record.name]["percent_of_base_and_adapters"], ".2f"),
                 number(found[record.name]["percent_saved_against_baseline"], ".2f"),
             ]
             for record in facts.placements
         ],
-        notes=("Under the name of a family: the parameters that its sites have.",),
+        notes=tuple(_notes(facts)),
         for_paper=True,
     )  # fmt: skip
+
+
+def _notes(facts: Facts) -> Iterator[str]:
+    yield "Under the name of a family: the parameters that its sites have."
+    if facts.moved:
+        yield (
+            "Of a placement that moves: sites, ranks and parameters of the trials at the chosen "
+            "rate when they had ended, parameters as the mean over seeds."
+        )
 
 
 def _layers(record: PlacementRecord, anatomy: Anatomy | None) -> str | None:

@@ -95,7 +95,9 @@ def _table(found: Sequence[PlacementRecord]) -> Table:
         rows=[_cells(record) for record in found],
         notes=(
             "Seconds of scoring are charged to the placement: they stand in its cost beside those "
-            "of its trials. Split-half τ: Kendall's τ-b of the scores from each half of the rows.",
+            "of its trials. Split-half τ: Kendall's τ-b of the scores from each half of the rows. "
+            "Gap: to a bound on what the budget allows; of the proportional rule, on what a "
+            "placement of its size can be worth.",
         ),
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from loratlas.report.document.facts import Facts, Plain
 from loratlas.report.document.pieces import Cell, Section, Table, columns, interval, number, text
+from loratlas.report.measured import questions
 
 _BASE = "untuned base"
 
@@ -24,7 +25,7 @@ def _task_tables(results: Plain) -> Iterator[Table]:
         headers = [header for metric in base for header in (metric, "95% interval")]
         yield Table(
             name=f"task-{at}",
-            title=f"{task}: {size['num_questions']:,} questions{cut}",
+            title=f"{task}: {questions(size)}{cut}",
             columns=columns("placement", *headers),
             rows=[
                 [text(name), *_metrics(found["tasks"].get(task) or {}, list(base))]
